@@ -1,0 +1,1 @@
+"""Turns stored results into tables, figures and a report. Imports `harness.schema` only."""

@@ -1,0 +1,1 @@
+"""Plans, runs and stores trials. May import `methods`, never `analysis`."""

@@ -1,0 +1,384 @@
+"""Augmentations of whole batches: every image has random parameters of its own.
+
+An augmentation takes raw uint8 images (B, C, H, W) and a generator on the CPU and returns
+normalised float32 images on the device of the images. All parameters of a call are drawn on the
+CPU, the same on every device, and sent along in one small tensor, so that no call waits for the
+device. Functions that end in an underscore change their input, floats in [0, 255], in place.
+Definitions are those of torchvision's transforms, except that the order of the colour operations
+is drawn once a batch, not once an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import log
+from typing import Protocol, final
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from harness.data.base import Traits
+
+LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as torchvision rounds it
+CROP_TRIES = 10  # torchvision's RandomResizedCrop
+
+
+class Augmentation(Protocol):
+    """uint8 (B, C, H, W) to normalised float32 of the same shape."""
+
+    def __call__(self, x: Tensor, rng: Generator, /) -> Tensor: ...
+
+
+@final
+class Normalizer:
+    """Pixels in [0, 255] to (pixel / 255 - mean) / std, by one multiplication and one addition."""
+
+    def __init__(self, traits: Traits) -> None:
+        mean, std = torch.tensor(traits.mean).double(), torch.tensor(traits.std).double()
+        constants = torch.stack([1 / (255 * std), -mean / std]).float().view(2, -1, 1, 1)
+        self._constants = {torch.device("cpu"): constants}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Uint8 or float (B, C, H, W) to float32; the input stays as it is."""
+        scale, shift = self._on(x.device)
+        return x.float().mul_(scale).add_(shift) if x.dtype == torch.uint8 else x * scale + shift
+
+    def in_place(self, x: Tensor) -> Tensor:
+        """The same of float32 images that nobody needs any more."""
+        scale, shift = self._on(x.device)
+        return x.mul_(scale).add_(shift)
+
+    def _on(self, device: torch.device) -> Tensor:
+        if device not in self._constants:
+            with torch.inference_mode(False):  # or training could not use them later
+                self._constants[device] = self._constants[torch.device("cpu")].to(device)
+        return self._constants[device]
+
+
+@dataclass(frozen=True, slots=True)
+class NoConfig:
+    """Settings of an augmentation that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimCLRConfig:
+    """Settings of SimCLR's augmentation (Chen et al., 2020, arXiv:2002.05709).
+
+    `jitter` holds the strengths of brightness, contrast, saturation and hue. `scale` is the range
+    of the crop's share of the area; None is (0.2, 1) up to 64 pixels and (0.08, 1) above, where
+    alone images are blurred (github.com/lefebvju/climb). `blur_kernel` (odd) and `blur_sigma` are
+    in pixels.
+    """
+
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
+    jitter_probability: float = 0.8
+    gray_probability: float = 0.2
+    scale: tuple[float, float] | None = None
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    blur_kernel: int = 5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_probability: float = 0.2
+
+
+@final
+class Plain:
+    """Normalises and does nothing else."""
+
+    def __init__(self, config: NoConfig, traits: Traits, image_shape: tuple[int, int, int]) -> None:
+        del config, image_shape
+        self._normalize = Normalizer(traits)
+
+    def __call__(self, x: Tensor, rng: Generator, /) -> Tensor:
+        del rng
+        return self._normalize(x)
+
+
+@final
+class Standard:
+    """The data set's random crop and flip, where it declares them."""
+
+    def __init__(self, config: NoConfig, traits: Traits, image_shape: tuple[int, int, int]) -> None:
+        del config, image_shape
+        self._normalize = Normalizer(traits)
+        self._traits = traits
+
+    def __call__(self, x: Tensor, rng: Generator, /) -> Tensor:
+        padding, flip = self._traits.crop_padding, self._traits.flip
+        if padding or flip:
+            top, left, mirror = torch.rand(len(x), 3, generator=rng, dtype=torch.float64).unbind(1)
+            corner = [(u * (2 * padding + 1)).floor() - padding for u in (top, left)]
+            mirrored = (mirror < 0.5) & flip
+            top, left, mirrored = _send([*corner, mirrored], x.device, torch.int64)
+            x = shifted(x, top, left, mirrored.bool(), mode=self._traits.crop_mode)
+        return self._normalize(x)
+
+
+@final
+class SimCLR:
+    """Resized crop, flip if the data set declares it, colour jitter, grayscale, blur if large."""
+
+    def __init__(
+        self, config: SimCLRConfig, traits: Traits, image_shape: tuple[int, int, int]
+    ) -> None:
+        self._config = config
+        self._normalize = Normalizer(traits)
+        self._flip = traits.flip
+        self._colour = image_shape[0] == 3
+        self._blur = max(image_shape[1:]) > 64
+        self._scale = config.scale or ((0.08, 1.0) if self._blur else (0.2, 1.0))
+
+    def __call__(self, x: Tensor, rng: Generator, /) -> Tensor:
+        columns = 2 * CROP_TRIES + 11
+        draws = torch.rand(len(x), columns, generator=rng, dtype=torch.float64)
+        order = torch.randperm(4, generator=rng).tolist()
+        boxes, mirrored = self._crops(draws[:, : 2 * CROP_TRIES + 3], x.shape[-2:])
+        factors = self._factors(draws[:, 2 * CROP_TRIES + 3 :])
+        sent = _send([*boxes.unbind(1), mirrored, *factors], x.device, torch.float32)
+        x = resized_crop(x.float(), torch.stack(sent[:4], 1), sent[4] > 0.5)
+        return self._normalize.in_place(self._recolour(x, order, sent[5:]))
+
+    def _crops(self, draws: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Boxes (B, 4) and which images are mirrored (B,), from uniforms (B, 2 tries + 3)."""
+        height, width = size
+        scale, ratio = self._scale, self._config.ratio
+        boxes = crop_boxes(draws[:, :-1], height=height, width=width, scale=scale, ratio=ratio)
+        return boxes, (draws[:, -1] < 0.5) & self._flip
+
+    def _factors(self, draws: Tensor) -> list[Tensor]:
+        """Factors of the colour operations, each (B,), and taps of the blur, from (B, 8)."""
+        jittered, *strengths, gray, blurred, sigma = draws.unbind(1)
+        config = self._config
+        factors: list[Tensor] = []
+        for u, strength, neutral in zip(strengths, config.jitter, (1, 1, 1, 0), strict=True):
+            low = max(0.0, 1 - strength) if neutral else -strength
+            drawn = low + (neutral + strength - low) * u
+            factors.append(drawn.where(jittered < config.jitter_probability, neutral))
+        factors.append((gray >= config.gray_probability).double())
+        if self._blur:
+            low, high = config.blur_sigma
+            taps = gaussian_taps(low + (high - low) * sigma, config.blur_kernel)
+            identity = F.one_hot(torch.tensor(config.blur_kernel // 2), config.blur_kernel)
+            kept = blurred[:, None] < config.blur_probability
+            factors.extend(taps.where(kept, identity).unbind(1))
+        return factors
+
+    def _recolour(self, x: Tensor, order: Sequence[int], factors: Sequence[Tensor]) -> Tensor:
+        for operation in order:
+            if self._config.jitter[operation] and (self._colour or operation < 2):
+                JITTER[operation](x, factors[operation])
+        if self._colour and self._config.gray_probability:
+            saturation_(x, factors[4])
+        return blur(x, torch.stack(list(factors[5:]), 1)) if self._blur else x
+
+
+_SETS: dict[str, tuple[type, Callable[..., Augmentation]]] = {
+    "none": (NoConfig, Plain),
+    "standard": (NoConfig, Standard),
+    "simclr": (SimCLRConfig, SimCLR),
+}
+
+
+def names() -> tuple[str, ...]:
+    return tuple(_SETS)
+
+
+def config_class(name: str) -> type:
+    """The frozen dataclass that holds the settings of an augmentation and their defaults."""
+    return _SETS[name][0]
+
+
+def build(
+    name: str,
+    config: NoConfig | SimCLRConfig | None,
+    traits: Traits,
+    image_shape: tuple[int, int, int],
+) -> Augmentation:
+    """The augmentation of this name for images of shape (C, H, W); None are its default settings.
+
+    An unknown name is a KeyError, settings of another augmentation are a TypeError.
+    """
+    settings, make = _SETS[name]
+    config = settings() if config is None else config
+    if not isinstance(config, settings):
+        raise TypeError(f"{name} takes a {settings.__name__}, not a {type(config).__name__}")
+    return make(config, traits, image_shape)
+
+
+def _send(columns: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    """Parameters (B,), drawn on the CPU, on the device: one copy, which the host does not await."""
+    table = torch.stack([column.to(dtype) for column in columns])
+    if device.type == "cuda":
+        table = table.pin_memory().to(device, non_blocking=True)
+    return list(table.to(device).unbind(0))
+
+
+def shifted(x: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, *, mode: str) -> Tensor:
+    """Windows of the size of the image, whose upper left corner is at (top, left) of the image.
+
+    Args:
+        x: Images (B, C, H, W).
+        top: Row of the corner (B,), int64, negative above the image.
+        left: Column of the corner (B,), int64.
+        mirrored: Whether the window is then mirrored (B,).
+        mode: What lies outside the image: "constant", zeros, or "reflect".
+    """
+    height, width = x.shape[-2:]
+    rows = top[:, None] + torch.arange(height, device=x.device)
+    columns = torch.arange(width, device=x.device)
+    columns = left[:, None] + columns.where(~mirrored[:, None], width - 1 - columns)
+    near = [_inside(at, side, mode) for at, side in ((rows, height), (columns, width))]
+    pixels = (near[0][:, :, None] * width + near[1][:, None, :]).flatten(1)
+    out = x.flatten(2).gather(2, pixels[:, None].expand(-1, x.shape[1], -1)).view(x.shape)
+    if mode == "reflect":
+        return out
+    valid = (near[0] == rows)[:, :, None] & (near[1] == columns)[:, None, :]
+    return out.mul_(valid[:, None])
+
+
+def _inside(at: Tensor, side: int, mode: str) -> Tensor:
+    """Pixel numbers brought into 0 to side - 1 by reflection at the border pixels, or clamped."""
+    return (
+        (side - 1) - ((side - 1) - at.abs()).abs() if mode == "reflect" else at.clamp(0, side - 1)
+    )
+
+
+def crop_boxes(
+    draws: Tensor,
+    *,
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> Tensor:
+    """Boxes (B, 4), top, left, height, width, of torchvision's RandomResizedCrop.
+
+    The first of ten tries that fits into the image, else the largest central box of a valid ratio.
+
+    Args:
+        draws: Uniforms (B, 22): areas and ratios of the tries, then top and left.
+        height: Of the images, in pixels.
+        width: Of the images, in pixels.
+        scale: Least and largest share of the image's area.
+        ratio: Least and largest width / height, drawn log-uniformly.
+    """
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * draws[:, :CROP_TRIES])
+    exponent = draws[:, CROP_TRIES : 2 * CROP_TRIES]
+    aspect = (log(ratio[0]) + (log(ratio[1]) - log(ratio[0])) * exponent).exp()
+    wide, high = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    fits = (wide >= 1) & (wide <= width) & (high >= 1) & (high <= height)
+    first = fits.byte().argmax(1, keepdim=True)
+    found = fits.any(1)
+    central_ratio = min(max(width / height, ratio[0]), ratio[1])
+    full_height = min(height, round(width / central_ratio))
+    full_width = min(width, round(height * central_ratio))
+    high = high.gather(1, first)[:, 0].where(found, full_height)
+    wide = wide.gather(1, first)[:, 0].where(found, full_width)
+    at = draws[:, 2 * CROP_TRIES :].where(found[:, None], 0.5)
+    top = (at[:, 0] * (height - high + found)).floor()
+    left = (at[:, 1] * (width - wide + found)).floor()
+    return torch.stack([top, left, high, wide], 1)
+
+
+def resized_crop(x: Tensor, boxes: Tensor, mirrored: Tensor) -> Tensor:
+    """Crop boxes (B, 4) from float images, resize them bilinearly to the images' size, mirror.
+
+    A box is never larger than the image, so antialiasing would change nothing. The interpolation
+    is a product with one matrix for the rows and one for the columns of each image.
+    """
+    top, left, high, wide = boxes.unbind(1)
+    height, width = x.shape[-2:]
+    rows = _interpolation(top, high, torch.zeros_like(mirrored), height)
+    columns = _interpolation(left, wide, mirrored, width)
+    with torch.autocast(x.device.type, enabled=False):
+        return rows[:, None] @ (x @ columns.mT[:, None])
+
+
+def _interpolation(start: Tensor, length: Tensor, mirrored: Tensor, side: int) -> Tensor:
+    """Weights (B, side, side): pixel i of the output is the sum over j of w[i, j] pixel j.
+
+    The centres of the output's pixels lie evenly in [start, start + length); beyond the centres
+    of the outermost pixels of the box, its border is repeated.
+    """
+    start, length, pixels = start[:, None], length[:, None], torch.arange(side, device=start.device)
+    share = (pixels + 0.5) / side
+    share = (1 - share).where(mirrored[:, None], share)
+    at = (start + share * length - 0.5).clamp(start, start + length - 1)
+    return (at[:, :, None] - pixels).abs_().neg_().add_(1).relu_()
+
+
+def brightness_(x: Tensor, factor: Tensor) -> Tensor:
+    """Multiply the pixels; factors (B,)."""
+    return x.mul_(factor.view(-1, 1, 1, 1)).clamp_(0, 255)
+
+
+def contrast_(x: Tensor, factor: Tensor) -> Tensor:
+    """Multiply the distance from the image's mean grey level; factors (B,)."""
+    means = x.mean((2, 3))
+    grey = _gray(means)[:, None] if x.shape[1] == 3 else means.mean(1, keepdim=True)
+    return _blend_(x, grey[:, :, None, None], factor).clamp_(0, 255)
+
+
+def saturation_(x: Tensor, factor: Tensor) -> Tensor:
+    """Multiply the distance from the pixel's grey level, 0 for a gray image; factors (B,)."""
+    return _blend_(x, _gray(x)[:, None], factor).clamp_(0, 255)
+
+
+def _blend_(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    factor = factor.view(-1, 1, 1, 1)
+    return x.mul_(factor).add_(other * (1 - factor))
+
+
+def _gray(x: Tensor) -> Tensor:
+    """Grey level (B, ...) of colours (B, 3, ...)."""
+    red, green, blue = x.unbind(1)
+    return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+
+
+def hue_(x: Tensor, turns: Tensor) -> Tensor:
+    """Turn the hue of HSV, keeping value and saturation; turns (B,), 1 is once around."""
+    red, green, blue = x.unbind(1)
+    low, high = x.amin(1), x.amax(1)
+    chroma = high - low
+    sixths = torch.where(
+        high == red,
+        green - blue,
+        torch.where(
+            high == green, (blue - red).add_(chroma, alpha=2), (red - green).add_(chroma, alpha=4)
+        ),
+    )
+    # Where a pixel is gray, its hue is of no consequence: chroma 0 multiplies it below.
+    sixths.div_(chroma.clamp(min=1e-6)).add_(6 * turns.view(-1, 1, 1))
+    sixths.sub_((sixths / 6).floor_(), alpha=6)
+    torch.addcmul(low, chroma, (sixths - 3).abs_().sub_(1).clamp_(0, 1), out=red)
+    torch.addcmul(low, chroma, (sixths - 2).abs_().neg_().add_(2).clamp_(0, 1), out=green)
+    torch.addcmul(low, chroma, (sixths - 4).abs_().neg_().add_(2).clamp_(0, 1), out=blue)
+    return x
+
+
+JITTER: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
+    brightness_,
+    contrast_,
+    saturation_,
+    hue_,
+)
+
+
+def gaussian_taps(sigma: Tensor, size: int) -> Tensor:
+    """Weights (B, size) of a Gaussian of width sigma (B,), in pixels, that sum to 1."""
+    offsets = torch.arange(size, device=sigma.device) - size // 2
+    return (-0.5 * (offsets / sigma[:, None]).square()).softmax(1)
+
+
+def blur(x: Tensor, taps: Tensor) -> Tensor:
+    """Filter columns and rows of each image by its own taps (B, K); the border is reflected."""
+    half = taps.shape[1] // 2
+    x = F.pad(x, (half, half, half, half), mode="reflect")
+    for dim in (2, 3):
+        side = x.shape[dim] - 2 * half
+        parts = [x.narrow(dim, k, side) for k in range(taps.shape[1])]
+        x = torch.zeros_like(parts[0])
+        for part, tap in zip(parts, taps.unbind(1), strict=True):
+            x.addcmul_(part, tap.view(-1, 1, 1, 1))
+    return x

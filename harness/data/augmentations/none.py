@@ -1,0 +1,3 @@
+from harness.data.augment import Plain, NoConfig as Config
+
+build = Plain

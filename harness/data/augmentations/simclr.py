@@ -1,0 +1,3 @@
+from harness.data.augment import SimCLR, SimCLRConfig as Config
+
+build = SimCLR

@@ -1,0 +1,3 @@
+from harness.data.augment import Standard, NoConfig as Config
+
+build = Standard

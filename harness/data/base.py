@@ -1,0 +1,87 @@
+"""A data set is two splits of uint8 images and what augmentation has to know about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class DataError(ValueError):
+    """A data set is missing, incomplete or damaged; the message says where and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """uint8 images of shape (N, C, H, W) and int64 labels of shape (N,)."""
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a data set declares about its images.
+
+    `mean` and `std` (one value a channel, of pixels scaled to [0, 1]) normalise them; `flip` says
+    whether a mirrored image keeps its class; `crop_padding` is the border in pixels of the random
+    crop, 0 for none, and `crop_mode` how the border is filled ("constant" or "reflect").
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    flip: bool = False
+    crop_padding: int = 0
+    crop_mode: str = "constant"
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Labels run from 0 to `num_classes` - 1 in the data set's own (natural) order."""
+
+    name: str
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    traits: Traits
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.train.x.shape[1:]
+        return channels, height, width
+
+
+def channel_statistics(x: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of uint8 images (N, C, H, W) scaled to [0, 1].
+
+    Counted in grey levels, so the result does not depend on threads or on the order of images.
+    """
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    channels = x.flatten(2).unbind(1)
+    counts = torch.stack([c.flatten().bincount(minlength=256) for c in channels]).double()
+    weights = counts / counts.sum(1, keepdim=True)
+    mean = weights @ levels
+    variance = (weights * (levels - mean[:, None]) ** 2).sum(1)
+    return tuple(mean.tolist()), tuple(variance.sqrt().tolist())
+
+
+def first_of_each_class(split: Split, count: int | None) -> Split:
+    """The first `count` images of each class, in the order of the split; None keeps all."""
+    if count is None:
+        return split
+    sizes = split.y.bincount()
+    if count < 1 or count > int(sizes.min()):
+        raise DataError(f"{count} images a class were asked for; there are 1 to {int(sizes.min())}")
+    by_class = split.y.argsort(stable=True)
+    starts = sizes.cumsum(0) - sizes
+    rows = by_class[(starts[:, None] + torch.arange(count)).flatten()].sort().values
+    return Split(split.x[rows], split.y[rows])

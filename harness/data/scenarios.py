@@ -1,0 +1,191 @@
+"""A scenario cuts a data set into an ordered sequence of tasks, each with classes of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.data.base import Dataset, Split
+from harness.seeds import generator
+
+
+class ScenarioError(ValueError):
+    """A data set cannot be cut in the way that was asked for; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """The task at `position`, counted from 0.
+
+    `classes` are its labels in the scenario, which are consecutive. `train` and `validation` are
+    ascending row numbers into the scenario's `dataset.train`, `test` into its `dataset.test`.
+    """
+
+    position: int
+    classes: range
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scenario:
+    """A data set whose labels count its classes in the order in which they appear, and its tasks.
+
+    `class_order[label]` is the label that the class has in the data set's own (natural) order.
+    """
+
+    dataset: Dataset
+    tasks: tuple[Task, ...]
+    class_order: tuple[int, ...]
+    distribution: str
+
+    def seen_classes(self, after_task: int) -> range:
+        """The labels of the tasks up to and including `after_task`; -1 is before training."""
+        return range(self.tasks[after_task].classes.stop if after_task >= 0 else 0)
+
+
+def class_order(kind: str | Sequence[int], num_classes: int, seed: int) -> tuple[int, ...]:
+    """The classes 0 to num_classes - 1 in their order of appearance.
+
+    Args:
+        kind: "seeded", a permutation by the trial's raw seed (as the nc_scenario of Avalanche);
+            "natural", ascending; "pycil1993", the order of PyCIL's published runs, for any seed;
+            or the order itself.
+        num_classes: How many there are.
+        seed: The trial's raw seed.
+    """
+    if not isinstance(kind, str):
+        return _permutation(kind, num_classes)
+    if kind == "natural":
+        return tuple(range(num_classes))
+    if kind == "seeded":
+        rng = torch.Generator().manual_seed(seed)
+        return tuple(torch.randperm(num_classes, generator=rng).tolist())
+    if kind == "pycil1993":
+        legacy = np.random.RandomState(1993)  # the published order needs the old generator
+        return tuple(legacy.permutation(num_classes).tolist())
+    raise ScenarioError(f"unknown class order {kind!r}: seeded, natural, pycil1993 or a list")
+
+
+def _permutation(order: Sequence[int], num_classes: int) -> tuple[int, ...]:
+    wanted = set(range(num_classes))
+    faults = {
+        "missing": sorted(wanted.difference(order)),
+        "doubled": sorted(label for label, times in Counter(order).items() if times > 1),
+        "unknown": sorted(set(order) - wanted),
+    }
+    if any(faults.values()):
+        found = "; ".join(f"{fault}: {ids}" for fault, ids in faults.items() if ids)
+        raise ScenarioError(f"class order is no permutation of 0 to {num_classes - 1}; {found}")
+    return tuple(order)
+
+
+def task_sizes(distribution: str, num_classes: int, num_tasks: int, seed: int) -> tuple[int, ...]:
+    """Classes in each task; `seed` is the trial's raw seed, which "irregular" sizes depend on."""
+    if num_tasks < 1:
+        raise ScenarioError(f"num_tasks is {num_tasks}: there must be at least one task")
+    if num_tasks > num_classes:
+        raise ScenarioError(f"{num_classes} classes cannot fill {num_tasks} tasks")
+    if distribution == "regular":
+        return _regular(num_classes, num_tasks)
+    if distribution == "irregular":
+        return _irregular(num_classes, num_tasks, seed)
+    raise ScenarioError(f"unknown distribution {distribution!r}: regular or irregular")
+
+
+def _regular(num_classes: int, num_tasks: int) -> tuple[int, ...]:
+    if num_classes % num_tasks:
+        valid = [n for n in range(1, num_classes + 1) if num_classes % n == 0]
+        below = max(n for n in valid if n < num_tasks)
+        above = min(n for n in valid if n > num_tasks)
+        raise ScenarioError(
+            f"{num_classes} classes cannot be cut into {num_tasks} equal tasks; "
+            f"the nearest numbers of tasks that can are {below} and {above}"
+        )
+    return (num_classes // num_tasks,) * num_tasks
+
+
+def _irregular(num_classes: int, num_tasks: int, seed: int) -> tuple[int, ...]:
+    """Random sizes of at least one class (random_task_sizes of github.com/lefebvju/climb)."""
+    shares = np.random.default_rng(seed).uniform(0, 1, num_tasks)
+    sizes = np.maximum(np.floor(shares / shares.sum() * num_classes).astype(int), 1)
+    lacking = num_classes - int(sizes.sum())
+    while lacking:
+        for i in range(num_tasks):
+            step = 1 if lacking > 0 else -1 if lacking < 0 and sizes[i] > 1 else 0
+            sizes[i] += step
+            lacking -= step
+    return tuple(sizes.tolist())
+
+
+def split_classes(
+    dataset: Dataset,
+    *,
+    num_tasks: int,
+    distribution: str,
+    order: str | Sequence[int],
+    validation: float,
+    seed: int,
+) -> Scenario:
+    """Cut a data set into tasks with disjoint classes.
+
+    Args:
+        dataset: With labels in its natural order; its images are shared with the scenario.
+        num_tasks: How many tasks.
+        distribution: "regular" or "irregular", see `task_sizes`.
+        order: A kind of order or the order itself, see `class_order`.
+        validation: Share of each class's training images that is held out of its task, rounded
+            down; which ones depends on the seed alone, not on the order or the tasks.
+        seed: The trial's raw seed.
+    """
+    if not 0 <= validation < 1:
+        raise ScenarioError(f"validation is {validation}: it must be at least 0 and below 1")
+    order = class_order(order, dataset.num_classes, seed)
+    sizes = torch.tensor(task_sizes(distribution, len(order), num_tasks, seed))
+    ordered = _relabel(dataset, order)
+    position = torch.arange(num_tasks).repeat_interleave(sizes)  # of each label's task
+    held_out = _held_out(ordered.train.y, len(order), share=validation, seed=seed)
+    train = _rows_by_task(position[ordered.train.y], num_tasks, keep=~held_out)
+    kept = _rows_by_task(position[ordered.train.y], num_tasks, keep=held_out)
+    test = _rows_by_task(position[ordered.test.y], num_tasks)
+    stops = sizes.cumsum(0).tolist()
+    labels = [range(stop - size, stop) for stop, size in zip(stops, sizes.tolist(), strict=True)]
+    tasks = tuple(Task(i, labels[i], train[i], kept[i], test[i]) for i in range(num_tasks))
+    return Scenario(ordered, tasks, order, distribution)
+
+
+def _relabel(dataset: Dataset, order: tuple[int, ...]) -> Dataset:
+    """The same images; a class's label is its rank in the order."""
+    rank = torch.tensor(order).argsort()
+    return replace(
+        dataset,
+        train=Split(dataset.train.x, rank[dataset.train.y]),
+        test=Split(dataset.test.x, rank[dataset.test.y]),
+        class_names=tuple(dataset.class_names[label] for label in order),
+    )
+
+
+def _held_out(y: Tensor, num_classes: int, *, share: float, seed: int) -> Tensor:
+    """A mask (N,) of the validation rows: of each class, the first of its shuffled rows."""
+    shuffled = torch.randperm(len(y), generator=generator(seed, "validation"))
+    by_class = shuffled[y[shuffled].argsort(stable=True)]
+    counts = y.bincount(minlength=num_classes)
+    wanted = (counts * share + 1e-9).floor().long()  # 0.29 of 100 is 29, in spite of binary floats
+    rank = torch.arange(len(y)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    mask = torch.zeros(len(y), dtype=torch.bool)
+    mask[by_class] = rank < wanted.repeat_interleave(counts)
+    return mask
+
+
+def _rows_by_task(task: Tensor, num_tasks: int, keep: Tensor | None = None) -> list[Tensor]:
+    """The ascending row numbers of each task, given the task (N,) of each row."""
+    rows = torch.arange(len(task)) if keep is None else keep.nonzero()[:, 0]
+    task = task[rows]
+    counts = task.bincount(minlength=num_tasks).tolist()
+    return list(rows[task.argsort(stable=True)].split(counts))

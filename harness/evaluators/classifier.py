@@ -1,0 +1,52 @@
+"""Top-1 accuracy of the method's own classifier, class-incremental and task-incremental.
+
+Both come from one pass over the measured images (van de Ven and Tolias, 2019, arXiv:1904.07734):
+class-IL takes the best of all classes seen so far, task-IL the best of the image's own task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from harness.measure import Checkpoint, Evaluator, Measurement, accuracy_by_task
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    pass
+
+
+class Classifier(Evaluator):
+    needs_predictions: ClassVar[bool] = True
+    before_training: ClassVar[bool] = True
+
+    def evaluate(self, checkpoint: Checkpoint) -> Iterator[Measurement]:
+        """`accuracy` of the tasks seen, `accuracy_task_il` of every task, seen or not."""
+        logits, tasks = checkpoint.logits, checkpoint.scenario.tasks
+        measured = checkpoint.measured
+        task_of_class = torch.cat(
+            [torch.full((len(task.classes),), task.position) for task in tasks]
+        ).to(logits.device)
+        own = task_of_class[None, :] == measured.task[:, None]
+        for task, (value, n) in enumerate(_accuracies(logits, own, checkpoint)):
+            yield Measurement(task, "accuracy_task_il", value, n)
+        seen = (task_of_class <= checkpoint.after_task).expand_as(logits)
+        class_il = _accuracies(logits, seen, checkpoint)
+        for task in range(checkpoint.after_task + 1):
+            value, n = class_il[task]
+            yield Measurement(task, "accuracy", value, n)
+
+
+def _accuracies(logits: Tensor, allowed: Tensor, checkpoint: Checkpoint) -> list[tuple[float, int]]:
+    """Accuracy of every task when only the `allowed` outputs (N, C) compete."""
+    guess = logits.masked_fill(~allowed, float("-inf")).argmax(1)
+    measured = checkpoint.measured
+    return accuracy_by_task(guess == measured.y, measured.task, len(checkpoint.scenario.tasks))
+
+
+build = Classifier

@@ -1,0 +1,111 @@
+"""The body of every executor: one trial from a claim on it to its stored result.
+
+Nothing is raised: a failure is noted in the store and told in the outcome, so that the other trials
+go on.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from harness.device import device_for, reproducible
+from harness.manifest import manifest, now
+from harness.spec import Trial
+from harness.store import DIVERGED, Failure, Store
+from harness.trial import DivergedError, Progress, TrialRun
+
+Status = Literal["done", "diverged", "failed", "busy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What all trials of a run share; sent to every worker."""
+
+    results: Path
+    data_root: Path
+    git: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a trial ended: stored, diverged, failed, or busy in the hands of another run."""
+
+    trial_id: str
+    status: Status
+    detail: str = ""
+
+
+def execute(trial: Trial, setup: Setup, notify: Callable[[Progress], None]) -> Outcome:
+    """Run and store a trial unless it is stored already or another process is running it."""
+    store = Store(setup.results)
+    with store.claim(trial.trial_id) as claimed:
+        if store.has(trial.trial_id):
+            _tidy(store, trial.trial_id)
+            return Outcome(trial.trial_id, "done")
+        if not claimed:
+            return Outcome(trial.trial_id, "busy")
+        try:
+            _run(trial, setup, store, notify)
+        except Exception as error:  # noqa: BLE001 - whatever a trial raises ends that trial alone
+            return _failed(trial, store, error)
+        _tidy(store, trial.trial_id)
+        return Outcome(trial.trial_id, "done")
+
+
+def _run(trial: Trial, setup: Setup, store: Store, notify: Callable[[Progress], None]) -> None:
+    device = device_for(trial.resources)
+    with reproducible(trial.resources.threads) as flags:
+        run = TrialRun(trial, setup.data_root, device)
+        rows = run.run(store.checkpoints(trial.trial_id), notify, started=now())
+    times = {
+        "started": run.position.started,
+        "ended": now(),
+        "attempts": run.position.attempts,
+        "seconds": run.position.train_seconds + run.position.eval_seconds,
+        "resources": asdict(trial.resources),
+    }
+    document = manifest(
+        trial, run.scenario, device=device, flags=flags, git=setup.git, run=times
+    )
+    store.write(rows, document)
+
+
+def _tidy(store: Store, trial_id: str) -> None:
+    store.checkpoints(trial_id).clear()
+    store.clear_failure(trial_id)
+
+
+def _failed(trial: Trial, store: Store, error: Exception) -> Outcome:
+    kind, message = classify(error)
+    earlier = store.failures().get(trial.trial_id)
+    failure = Failure(
+        trial_id=trial.trial_id,
+        kind=kind,
+        message=message,
+        traceback="".join(traceback.format_exception(error)),
+        attempt=earlier.attempt + 1 if earlier else 1,
+        time=now(),
+        title=trial.title,
+    )
+    store.fail(failure)
+    if kind == DIVERGED:
+        store.checkpoints(trial.trial_id).clear()
+        return Outcome(trial.trial_id, "diverged", message)
+    return Outcome(trial.trial_id, "failed", f"{kind}: {message}")
+
+
+def classify(error: BaseException) -> tuple[str, str]:
+    """The class of a failure and its first line."""
+    lines = str(error).strip().splitlines()
+    message = lines[0] if lines else type(error).__name__
+    if isinstance(error, DivergedError):
+        return DIVERGED, message
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return "out of memory", message
+    return "user", message if isinstance(error, ValueError) else f"{type(error).__name__}: {message}"

@@ -1,0 +1,214 @@
+"""Multiply a suite out into trials, with every setting resolved.
+
+Precedence, later wins. A method's settings: dataclass default, method YAML, its block for the data
+set, the suite's `set`, the entry's `set`, `--set`. Protocol settings: protocol YAML, the method
+YAML's `protocol`, that of its block for the data set, the suite's `set`, the entry's `set`,
+`--set`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness import plugins, protocol
+from harness.config import CONFIGS, fields, read_yaml
+from harness.data.scenarios import class_order, task_sizes
+from harness.errors import UserError, unknown
+from harness.spec import Component, ProtocolSettings, Trial, TrialSpec
+from harness.suite import Entry, Grid, Suite
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A combination that cannot be run, and why."""
+
+    title: str
+    reason: str
+
+
+@dataclass(slots=True)
+class _Overrides:
+    """The keys of one `set`, asked for by what they concern; notes which ones found a use."""
+
+    values: Mapping[str, Any]
+    used: set[str] = field(default_factory=set[str])
+
+    def for_protocol(self) -> dict[str, Any]:
+        """Protocol settings, with `backbone.width` and the like under their part."""
+        chosen: dict[str, Any] = {}
+        for key, value in self.values.items():
+            head, dot, tail = key.partition(".")
+            if key in fields(ProtocolSettings):
+                chosen = protocol.merge([chosen, {key: value}])
+            elif dot and head in protocol.PARTS:
+                before = chosen.get(head, {})
+                named = {"name": before} if isinstance(before, str) else before
+                chosen[head] = {**named, tail: value}
+            else:
+                continue
+            self.used.add(key)
+        return chosen
+
+    def for_plugin(self, entry: Entry, known: frozenset[str], *, bare: bool) -> dict[str, Any]:
+        """What stands under the name or label of `entry`, and with `bare` what it has by name."""
+        chosen: dict[str, Any] = {}
+        for key, value in self.values.items():
+            head, dot, tail = key.partition(".")
+            if bare and key in known - fields(ProtocolSettings):
+                chosen[key] = value
+            elif dot and head in {entry.name, entry.label}:
+                chosen[tail] = value
+            else:
+                continue
+            self.used.add(key)
+        return chosen
+
+    def check_used(self, entries: Iterable[Entry], where: str) -> None:
+        """Every key must have found something that has it."""
+        unused = sorted(set(self.values) - self.used)
+        if not unused:
+            return
+        known = set(fields(ProtocolSettings))
+        for entry in entries:
+            config = plugins.find("method", entry.name, where=where).config
+            known |= fields(config) | {f"{entry.label}.{name}" for name in fields(config)}
+        raise unknown("setting", unused[0], known, where=where)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """One method on one data set of a grid: applies the precedence of settings."""
+
+    grid: Grid
+    method: Entry
+    dataset: Entry
+    own: _Overrides
+    assigned: _Overrides
+
+    def method_component(self) -> Component:
+        config = plugins.find("method", self.method.name, where=self.grid.where).config
+        known = fields(config)
+        general, special = self._files()
+        protocol_keys = fields(ProtocolSettings)
+        values = {
+            **{k: v for k, v in general.items() if k not in {"protocol", "datasets"}},
+            **{k: v for k, v in special.items() if k != "protocol"},
+            **self.own.for_plugin(self.method, known, bare=True),
+            **{k: v for k, v in self.method.set.items() if k not in protocol_keys},
+            **self.assigned.for_plugin(self.method, known, bare=True),
+        }
+        return plugins.component("method", self.method.name, values, where=self.grid.where)
+
+    def dataset_component(self) -> Component:
+        config = plugins.find("data set", self.dataset.name, where=self.grid.where).config
+        known = fields(config)
+        values = {
+            **self.own.for_plugin(self.dataset, known, bare=False),
+            **self.dataset.set,
+            **self.assigned.for_plugin(self.dataset, known, bare=False),
+        }
+        return plugins.component("data set", self.dataset.name, values, where=self.grid.where)
+
+    def protocol_settings(self) -> dict[str, Any]:
+        general, special = self._files()
+        keys = self.grid.keys
+        order = keys.class_order
+        in_suite = {} if order is None else {"class_order": order}
+        layers = [
+            protocol.protocol_file(keys.protocol, where=self.grid.where),
+            general.get("protocol", {}),
+            special.get("protocol", {}),
+            in_suite,
+            self.own.for_protocol(),
+            {k: v for k, v in self.method.set.items() if k in fields(ProtocolSettings)},
+            self.assigned.for_protocol(),
+        ]
+        return protocol.resolve(protocol.merge(layers), where=self.grid.where)
+
+    def _files(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The method's YAML and its block for this data set."""
+        path = CONFIGS / "method" / f"{self.method.name}.yaml"
+        raw = read_yaml(path) if path.exists() else {}
+        return raw, raw.get("datasets", {}).get(self.dataset.name, {})
+
+
+def expand(suite: Suite) -> tuple[list[Trial], list[Skip]]:
+    """All trials of a suite in the order of the file, and the combinations left out.
+
+    Entries that come to the same settings are one trial, under the first label.
+
+    Raises:
+        UserError: for a name, key or value that does not fit.
+    """
+    assigned = _Overrides(suite.overrides)
+    trials: dict[str, Trial] = {}
+    skips: list[Skip] = []
+    for grid in suite.grids:
+        for found in _expand_grid(suite.name, grid, assigned):
+            if isinstance(found, Skip):
+                skips.append(found)
+            else:
+                trials.setdefault(found.trial_id, found)
+    assigned.check_used((entry for grid in suite.grids for entry in grid.methods), "--set")
+    return list(trials.values()), skips
+
+
+def _expand_grid(suite: str, grid: Grid, assigned: _Overrides) -> Iterator[Trial | Skip]:
+    own = _Overrides(grid.keys.set)
+    for dataset, method in itertools.product(grid.datasets, grid.methods):
+        cell = _Cell(grid, method, dataset, own, assigned)
+        learner, images, training = (
+            cell.method_component(),
+            cell.dataset_component(),
+            cell.protocol_settings(),
+        )
+        keys = grid.keys
+        for shape in itertools.product(keys.num_tasks, keys.distribution, keys.seeds):
+            num_tasks, distribution, seed = shape
+            spec = TrialSpec(learner, images, num_tasks, distribution, training, seed)
+            check_scenario(spec, where=grid.where)
+            trial = Trial(spec, suite, method.label, dataset.label, keys.protocol, keys.resources)
+            reason = protocol.unsuitable(spec)
+            yield Skip(trial.title, reason) if reason else trial
+    own.check_used(grid.methods, f"{grid.where}: set")
+
+
+def check_scenario(spec: TrialSpec, *, where: str) -> None:
+    """The classes must divide into the tasks, and a listed order must name each of them once."""
+    entry = plugins.find("data set", spec.dataset.name, where=where)
+    classes = entry.module.num_classes(entry.config(**spec.dataset.settings))
+    order = spec.protocol["class_order"]
+    try:
+        task_sizes(spec.distribution, classes, spec.num_tasks, spec.seed)
+        class_order(order if isinstance(order, str) else tuple(order), classes, spec.seed)
+    except ValueError as error:
+        raise UserError(f"{where}: data set {spec.dataset.name}: {error}") from None
+
+
+def select(trials: list[Trial], only: Mapping[str, frozenset[str]]) -> list[Trial]:
+    """The trials that every filter of `--only` lets through.
+
+    Raises:
+        UserError: for a value that no trial has.
+    """
+    for key, wanted in only.items():
+        present = {value for trial in trials for value in _facets(trial)[key]}
+        for value in sorted(wanted):
+            if value not in present:
+                raise unknown(key, value, present, where=f"--only {key}")
+        trials = [trial for trial in trials if wanted & _facets(trial)[key]]
+    return trials
+
+
+def _facets(trial: Trial) -> dict[str, set[str]]:
+    return {
+        "method": {trial.spec.method.name},
+        "label": {trial.label},
+        "dataset": {trial.dataset_label, trial.spec.dataset.name},
+        "num_tasks": {str(trial.spec.num_tasks)},
+        "distribution": {trial.spec.distribution},
+        "seed": {str(trial.spec.seed)},
+    }

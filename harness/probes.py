@@ -1,0 +1,40 @@
+"""What probes share: they are trained on features of all classes and measure every task."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.measure import Checkpoint, Evaluator, Measurement, accuracy_by_task
+
+
+class Probe(Evaluator):
+    """Fits on the training features of all classes, past and future; measures every task."""
+
+    @abc.abstractmethod
+    def guesses(self, checkpoint: Checkpoint) -> Tensor:
+        """Guessed labels of the measured images, int64 (N,)."""
+
+    def evaluate(self, checkpoint: Checkpoint) -> Iterator[Measurement]:
+        measured = checkpoint.measured
+        hits = self.guesses(checkpoint).to(measured.y.device) == measured.y
+        accuracies = accuracy_by_task(hits, measured.task, len(checkpoint.scenario.tasks))
+        for task, (value, n) in enumerate(accuracies):
+            yield Measurement(task, "accuracy", value, n)
+
+
+class ScikitProbe(Probe):
+    """A probe by a scikit-learn estimator without randomness."""
+
+    @abc.abstractmethod
+    def estimator(self) -> Any:  # noqa: ANN401 - scikit-learn is not typed
+        """An unfitted estimator."""
+
+    def guesses(self, checkpoint: Checkpoint) -> Tensor:
+        labels = checkpoint.examples("train").y.cpu().numpy()
+        model = self.estimator().fit(checkpoint.features("train").cpu().numpy(), labels)
+        return torch.from_numpy(model.predict(checkpoint.features(checkpoint.split).cpu().numpy()))

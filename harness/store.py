@@ -1,0 +1,223 @@
+"""The result store: one Parquet file a finished trial. A file that exists is complete.
+
+Layout and columns are those of `harness.schema`. Nothing is ever appended to or overwritten: a
+result appears by an atomic create-if-absent, so that any number of runs may share a store.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness import schema
+from harness.checkpoint import CheckpointFolder
+from harness.errors import UserError
+from harness.schema import SCHEMA, Row
+
+DIVERGED: Final = "diverged"
+_LOCKS: Final = "locks"
+_PARQUET_END: Final = b"PAR1"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a trial is not stored. `kind`: user, out of memory, diverged, lost, timeout."""
+
+    trial_id: str
+    kind: str
+    message: str
+    traceback: str
+    attempt: int
+    time: str
+    title: str
+
+    def to_json(self) -> dict[str, Any]:
+        data = asdict(self)
+        data["class"] = data.pop("kind")
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Failure:
+        values = {**data, "kind": data["class"]}
+        return cls(**{name: values[name] for name in cls.__slots__})
+
+
+@final
+class Store:
+    """A results folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    def create(self) -> None:
+        """Make the folders.
+
+        Raises:
+            UserError: if they cannot be made or written to.
+        """
+        try:
+            for folder in (schema.TRIALS, schema.SUITES, schema.FAILURES, schema.CHECKPOINTS):
+                (self.root / folder).mkdir(parents=True, exist_ok=True)
+            probe = self.root / schema.TRIALS / f".{uuid.uuid4().hex}.tmp"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"--results {self.root}: cannot be written: {error.strerror}"
+            ) from None
+
+    def path(self, trial_id: str) -> Path:
+        return self.root / schema.TRIALS / f"{trial_id}.parquet"
+
+    def has(self, trial_id: str) -> bool:
+        return self.path(trial_id).exists()
+
+    def stored(self) -> frozenset[str]:
+        """Ids of all stored trials, from one listing of the folder."""
+        folder = self.root / schema.TRIALS
+        if not folder.is_dir():
+            return frozenset()
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries]
+        return frozenset(n.removesuffix(".parquet") for n in names if n.endswith(".parquet"))
+
+    def check(self, trial_id: str) -> None:
+        """A cheap look at a stored file.
+
+        Raises:
+            UserError: if it was cut short, which the store itself never does.
+        """
+        path = self.path(trial_id)
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - len(_PARQUET_END)))
+            if file.read() != _PARQUET_END:
+                raise UserError(
+                    f"{path}: truncated or not a Parquet file; "
+                    "delete it and run the suite again to make it anew"
+                )
+
+    def write(self, rows: Iterable[Row], manifest: Mapping[str, Any]) -> bool:
+        """Store a finished trial; False if it was there already.
+
+        Args:
+            rows: the measurements, all of one trial.
+            manifest: provenance, with the keys `trial_id`, `group` and `primary`.
+        """
+        table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+        metadata = {
+            schema.SCHEMA_KEY: str(schema.SCHEMA_VERSION),
+            schema.GROUP_KEY: manifest["group"],
+            schema.PRIMARY_KEY: manifest["primary"],
+            schema.MANIFEST_KEY: json.dumps(manifest, sort_keys=True),
+        }
+        final_path = self.path(manifest["trial_id"])
+        partial = final_path.with_name(f".{uuid.uuid4().hex}.tmp")
+        pq.write_table(table.replace_schema_metadata(metadata), partial)
+        try:
+            _sync(partial)
+            return _create(partial, final_path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def read(self, trial_id: str) -> tuple[pa.Table, dict[str, Any]]:
+        """Rows and manifest of a stored trial.
+
+        Raises:
+            UserError: if it is not there, damaged, or of another version.
+        """
+        path = self.path(trial_id)
+        if not path.exists():
+            raise UserError(f"{path}: no such trial is stored")
+        try:
+            table = pq.read_table(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise UserError(f"{path}: damaged: {error}") from None
+        metadata = table.schema.metadata or {}
+        version = metadata.get(schema.SCHEMA_KEY, b"unknown").decode()
+        if version != str(schema.SCHEMA_VERSION):
+            raise UserError(
+                f"{path}: schema version {version}, this program writes {schema.SCHEMA_VERSION}"
+            )
+        return table, json.loads(metadata[schema.MANIFEST_KEY])
+
+    @contextmanager
+    def claim(self, trial_id: str) -> Iterator[bool]:
+        """Hold a trial while it runs; yields False if another process holds it.
+
+        The lock is the operating system's and ends with its process however that dies. It saves
+        work, no more: where it is not to be had, two runs of a trial still store it once.
+        """
+        path = self.root / _LOCKS / trial_id
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            except OSError:
+                pass  # a file system without locks
+            yield True
+            path.unlink(missing_ok=True)
+
+    def checkpoints(self, trial_id: str) -> CheckpointFolder:
+        return CheckpointFolder(self.root / schema.CHECKPOINTS / trial_id)
+
+    def fail(self, failure: Failure) -> None:
+        """Note why a trial failed, in place of an earlier note."""
+        self._replace(schema.FAILURES, failure.trial_id, failure.to_json())
+
+    def clear_failure(self, trial_id: str) -> None:
+        (self.root / schema.FAILURES / f"{trial_id}.json").unlink(missing_ok=True)
+
+    def failures(self) -> dict[str, Failure]:
+        """The last failure of each trial that has one, by id."""
+        found: dict[str, Failure] = {}
+        for path in (self.root / schema.FAILURES).glob("*.json"):
+            try:
+                found[path.stem] = Failure.from_json(json.loads(path.read_text()))
+            except (OSError, ValueError, KeyError):
+                continue  # a damaged note only means that the trial runs again
+        return found
+
+    def write_suite(self, name: str, document: Mapping[str, Any]) -> None:
+        """Note which trials a suite wants."""
+        self._replace(schema.SUITES, name, document)
+
+    def _replace(self, folder: str, name: str, document: Mapping[str, Any]) -> None:
+        path = self.root / folder / f"{name}.json"
+        partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
+        partial.write_text(json.dumps(document, indent=1))
+        partial.replace(path)
+
+
+def _create(partial: Path, final_path: Path) -> bool:
+    """Give a whole file its final name unless that name is taken; atomic."""
+    try:
+        os.link(partial, final_path)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        if final_path.exists():
+            return False
+        partial.rename(final_path)
+    _sync(final_path.parent)
+    return True
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

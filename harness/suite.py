@@ -1,0 +1,177 @@
+"""A suite file: the grids of trials that one command runs, after `--set` and `--only`.
+
+This module reads and checks the file; `harness.grid` multiplies it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from harness.config import fields, parse_yaml, read_yaml, settings
+from harness.errors import UserError, unknown
+from harness.spec import Resources
+
+ONLY_KEYS: Final = ("method", "label", "dataset", "num_tasks", "distribution", "seed")
+
+_LISTS: Final = ("methods", "datasets", "num_tasks", "distribution")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A method or data set of a grid: its name, the label it goes under, its own settings."""
+
+    name: str
+    label: str
+    set: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class GridKeys:
+    """The keys of a grid, as a suite file writes them."""
+
+    protocol: str
+    methods: tuple[str | dict[str, Any], ...]
+    datasets: tuple[str | dict[str, Any], ...]
+    num_tasks: tuple[int, ...]
+    seeds: tuple[int, ...]
+    distribution: tuple[Literal["regular", "irregular"], ...] = ("regular",)
+    class_order: Literal["seeded", "natural", "pycil1993"] | tuple[int, ...] | None = None
+    set: dict[str, Any] = field(default_factory=dict[str, Any])
+    resources: Resources = field(default_factory=Resources)
+
+    def __post_init__(self) -> None:
+        for key in ("methods", "datasets", "num_tasks", "seeds", "distribution"):
+            if not getattr(self, key):
+                raise ValueError(f"{key}: at least one is needed")
+        for count in self.num_tasks:
+            if count < 1:
+                raise ValueError(f"num_tasks: must be at least 1, got {count}")
+        for seed in self.seeds:
+            if seed < 0:
+                raise ValueError(f"seeds: must not be negative, got {seed}")
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """One product of methods, data sets, task counts, distributions and seeds."""
+
+    keys: GridKeys
+    methods: tuple[Entry, ...]
+    datasets: tuple[Entry, ...]
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A suite file with the command line's `--set` (all keys but the grids' own) applied.
+
+    Attributes:
+        overrides: what `--set` gives for protocols, methods and data sets; it wins over all else.
+    """
+
+    name: str
+    path: Path
+    grids: tuple[Grid, ...]
+    overrides: Mapping[str, Any]
+
+
+def load_suite(path: Path, assignments: Sequence[str] = ()) -> Suite:
+    """Read a suite file and apply the `key=value` assignments of `--set`.
+
+    Raises:
+        UserError: for anything in the file or the assignments that does not fit.
+    """
+    raw = read_yaml(path)
+    assigned = parse_assignments(assignments)
+    name = raw.pop("name", path.stem)
+    if name != path.stem:
+        raise UserError(f"{path}: name: a suite is named after its file, {path.stem!r}: {name!r}")
+    grid_keys = fields(GridKeys)
+    for_grids = {key: value for key, value in assigned.items() if key in grid_keys - {"set"}}
+    overrides = {key: value for key, value in assigned.items() if key not in for_grids}
+    raws = [{**grid, **for_grids} for grid in _inherit(raw, path)]
+    several = len(raws) > 1
+    grids = [
+        _grid(grid, where=f"{path}, grid {i + 1}" if several else str(path))
+        for i, grid in enumerate(raws)
+    ]
+    return Suite(name, path, tuple(grids), overrides)
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """`["epochs=1", "seeds=[0,1]"]` as a mapping; values are read as YAML."""
+    parsed: dict[str, Any] = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {text}: expected KEY=VALUE, such as epochs=1")
+        parsed[key.strip()] = parse_yaml(value, where=f"--set {text}")
+    return parsed
+
+
+def parse_only(filters: Sequence[str]) -> dict[str, frozenset[str]]:
+    """`["method=er,joint", "seed=0"]` as the wanted values of each key, as text."""
+    wanted: dict[str, frozenset[str]] = {}
+    for text in filters:
+        key, equals, values = text.partition("=")
+        key = key.strip()
+        if not equals or not values.strip():
+            raise UserError(f"--only {text}: expected KEY=V1,V2, such as method=er,joint")
+        if key not in ONLY_KEYS:
+            raise unknown("key", key, ONLY_KEYS, where=f"--only {text}")
+        chosen = frozenset(value.strip() for value in values.split(","))
+        wanted[key] = wanted.get(key, frozenset()) | chosen
+    return wanted
+
+
+def _inherit(raw: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    """The grids of a file, each with what stands at its top level."""
+    grids = raw.pop("grids", [{}])
+    if not isinstance(grids, list) or not grids or not all(isinstance(g, dict) for g in grids):
+        raise UserError(f"{path}: grids: expected a list of mappings")
+    merged: list[dict[str, Any]] = []
+    for grid in grids:
+        both = {**raw, **grid}
+        if isinstance(raw.get("set"), dict) and isinstance(grid.get("set"), dict):
+            both["set"] = {**raw["set"], **grid["set"]}
+        merged.append(both)
+    return merged
+
+
+def _grid(raw: Mapping[str, Any], *, where: str) -> Grid:
+    values = {key: _as_list(value) if key in _LISTS else value for key, value in raw.items()}
+    missing = {"protocol", "methods", "datasets", "num_tasks", "seeds"} - set(values)
+    if missing:
+        raise UserError(f"{where}: missing key{'s' * (len(missing) > 1)} {_words(missing)}")
+    # A suite key in `set` means the key itself, as it does in --set.
+    inner = values.get("set")
+    if isinstance(inner, dict):
+        own = fields(GridKeys) - {"set"}
+        values |= {k: _as_list(v) if k in _LISTS else v for k, v in inner.items() if k in own}
+        values["set"] = {k: v for k, v in inner.items() if k not in own}
+    keys = settings(GridKeys, values, where=where)
+    methods = tuple(_entry(value, where=f"{where}: methods") for value in keys.methods)
+    datasets = tuple(_entry(value, where=f"{where}: datasets") for value in keys.datasets)
+    return Grid(replace(keys), methods, datasets, where)
+
+
+def _entry(value: str | dict[str, Any], *, where: str) -> Entry:
+    if isinstance(value, str):
+        return Entry(value, value)
+    for key in value:
+        if key not in fields(Entry):
+            raise unknown("key", key, fields(Entry), where=where)
+    if "name" not in value:
+        raise UserError(f"{where}: an entry needs a name: {value}")
+    return settings(Entry, {"label": value["name"], **value}, where=where)
+
+
+def _as_list(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+def _words(names: set[str]) -> str:
+    return ", ".join(repr(name) for name in sorted(names))

@@ -1,0 +1,302 @@
+"""Run one trial: the only training loop in the project.
+
+A trial is made of tasks. After each one the method is measured and its whole state saved, so that
+whatever happens costs at most one task, and the numbers come out the same, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, final
+
+import torch
+
+from harness import plugins, protocol
+from harness.checkpoint import CheckpointFolder
+from harness.config import settings
+from harness.data.augment import Normalizer
+from harness.data.base import Dataset, Split
+from harness.data.registry import load
+from harness.data.scenarios import Scenario, Task, class_order, split_classes
+from harness.data.stream import RevealedTask, Tally, TaskBatches, training_rows
+from harness.device import peak_memory_bytes, reset_peak_memory, synchronize
+from harness.measure import Checkpoint, Cost, Evaluator, Measurement
+from harness.schema import BEFORE_TRAINING, Row
+from harness.seeds import Randomness, generator
+from harness.spec import ProtocolSettings, Trial, TrialSpec
+from methods.base import Batches, Context, Losses, Method, Signal
+from methods.learners import total
+
+DIVERGENCE_CHECK: Final = 100
+"""Steps between two looks at the device's divergence flag; each look waits for the device."""
+
+
+class DivergedError(RuntimeError):
+    """A loss became infinite or not a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a running trial is: tasks learned, and the mean primary accuracy over tasks seen."""
+
+    trial_id: str
+    tasks_done: int
+    num_tasks: int
+    accuracy: float | None
+
+
+@dataclass(slots=True)
+class _Position:
+    """How far a trial has come; saved with every checkpoint."""
+
+    next_task: int = 0
+    tally: Tally = field(default_factory=Tally)
+    train_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    attempts: int = 1
+    started: str = ""
+    measured: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+
+@final
+class TrialRun:
+    """One trial on one device: build it, then `run` it from the start or its last checkpoint."""
+
+    def __init__(self, trial: Trial, data_root: Path, device: torch.device) -> None:
+        self.trial = trial
+        self.device = device
+        self.settings = settings(ProtocolSettings, trial.spec.protocol, where="protocol")
+        reset_peak_memory(device)
+        self.scenario = build_scenario(trial.spec, data_root, device)
+        self.random = Randomness(trial.spec.seed)
+        self.method = _build_method(trial.spec, self.settings, self.scenario, self.random, device)
+        self.evaluators = _build_evaluators(self.settings)
+        self.position = _Position()
+
+    def run(
+        self, folder: CheckpointFolder, notify: Callable[[Progress], None], *, started: str
+    ) -> list[Row]:
+        """Train on every task in order; after each one, measure what the protocol asks.
+
+        Args:
+            folder: where checkpoints are read from and written to.
+            notify: told after every task.
+            started: time of this attempt, kept from the first one on.
+
+        Raises:
+            DivergedError: if a loss was not finite.
+        """
+        self.position.started = started
+        self._resume(folder)
+        if not self.position.next_task:
+            self._measure(BEFORE_TRAINING)
+        notify(self._progress())
+        for task in self.scenario.tasks[self.position.next_task :]:
+            self._learn(task)
+            self._measure(task.position)
+            self.position.next_task = task.position + 1
+            folder.save(task.position, self._payload())
+            notify(self._progress())
+        return self._rows()
+
+    def _learn(self, task: Task) -> None:
+        self.random.start_task(task.position)
+        view = RevealedTask(self.scenario, task, self.method.needs, self.position.tally)
+        started = time.perf_counter()
+        announced = Signal.BOUNDARIES in self.method.needs
+        if announced:
+            self.method.begin_task(view)
+        _watch(self.method.learn_task(view, self._batches(task)), self.device)
+        if announced:
+            self.method.end_task(view)
+        synchronize(self.device)
+        self.position.train_seconds += time.perf_counter() - started
+
+    def _batches(self, task: Task) -> Batches:
+        return TaskBatches(
+            split=self.scenario.dataset.train,
+            rows=training_rows(self.scenario, task, self.method.needs),
+            size=self.settings.batch_size,
+            epochs=self.settings.epochs,
+            drop_last=self.settings.drop_last,
+            reveal=self.method.needs,
+            position=task.position,
+            rng=generator(self.trial.spec.seed, "batch-order", task.position),
+            tally=self.position.tally,
+        )
+
+    def _measure(self, after_task: int) -> None:
+        if not self.method.measurable:
+            return
+        started = time.perf_counter()
+
+        def cost() -> Cost:
+            seconds = self.position.eval_seconds + time.perf_counter() - started
+            return Cost(self.position.train_seconds, seconds, peak_memory_bytes(self.device))
+
+        checkpoint = Checkpoint(
+            self.method,
+            self.scenario,
+            after_task,
+            split=self.settings.split,
+            seed=self.trial.spec.seed,
+            cost=cost,
+        )
+        for name, when, evaluator in self.evaluators:
+            if self._due(evaluator, when, after_task):
+                found = evaluator.evaluate(checkpoint)
+                self.position.measured += [self._entry(after_task, name, one) for one in found]
+        self.position.eval_seconds += time.perf_counter() - started
+
+    def _due(self, evaluator: Evaluator, when: str, after_task: int) -> bool:
+        if after_task == BEFORE_TRAINING:
+            return evaluator.before_training
+        return when == "each" or after_task == len(self.scenario.tasks) - 1
+
+    def _entry(self, after_task: int, evaluator: str, found: Measurement) -> dict[str, Any]:
+        return {
+            "after_task": after_task,
+            "evaluator": evaluator,
+            **asdict(found),
+            "samples_seen": self.position.tally.samples,
+            "train_seconds": self.position.train_seconds,
+        }
+
+    def _payload(self) -> dict[str, Any]:
+        position = asdict(self.position)
+        measured = json.dumps(position.pop("measured"))
+        return {
+            "trial_id": self.trial.trial_id,
+            "state": self.method.state_dict(),
+            "progress": position,
+            "measured": measured,
+        }
+
+    def _resume(self, folder: CheckpointFolder) -> None:
+        payload = folder.newest()
+        if payload is None or payload["trial_id"] != self.trial.trial_id:
+            return
+        self.method.load_state_dict(payload["state"])
+        progress = dict(payload["progress"])
+        progress["tally"] = Tally(**progress["tally"])
+        progress["attempts"] += 1
+        self.position = _Position(**progress, measured=json.loads(payload["measured"]))
+
+    def _progress(self) -> Progress:
+        done = self.position.next_task
+        row = [
+            entry["value"]
+            for entry in self.position.measured
+            if entry["after_task"] == done - 1
+            and 0 <= entry["on_task"] < done
+            and entry["metric"] == "accuracy"
+            and entry["evaluator"] == self.trial.primary
+            and entry["condition"] is None
+        ]
+        accuracy = math.fsum(row) / len(row) if row else None
+        return Progress(self.trial.trial_id, done, len(self.scenario.tasks), accuracy)
+
+    def _rows(self) -> list[Row]:
+        trial, spec = self.trial, self.trial.spec
+        return [
+            Row(
+                trial_id=trial.trial_id,
+                suite=trial.suite,
+                method=spec.method.name,
+                label=trial.label,
+                dataset=trial.dataset_label,
+                distribution=spec.distribution,
+                num_tasks=spec.num_tasks,
+                protocol=trial.protocol_name,
+                seed=spec.seed,
+                split=self.settings.split,
+                **entry,
+            )
+            for entry in self.position.measured
+        ]
+
+
+def build_scenario(spec: TrialSpec, data_root: Path, device: torch.device) -> Scenario:
+    """The trial's tasks, its images on the device.
+
+    Raises:
+        DataError: if the data set is not there or damaged.
+    """
+    entry = plugins.find("data set", spec.dataset.name, where="trial")
+    config = settings(entry.config, spec.dataset.settings, where=f"data set {spec.dataset.name}")
+    dataset = _to(load(spec.dataset.name, config, data_root), device)
+    order = spec.protocol["class_order"]
+    kind = order if isinstance(order, str) else tuple(order)
+    return split_classes(
+        dataset,
+        num_tasks=spec.num_tasks,
+        distribution=spec.distribution,
+        order=class_order(kind, dataset.num_classes, spec.seed),
+        validation=spec.protocol["validation"],
+        seed=spec.seed,
+    )
+
+
+def _to(dataset: Dataset, device: torch.device) -> Dataset:
+    if device.type == "cpu":
+        return dataset
+    train, test = (Split(s.x.to(device), s.y.to(device)) for s in (dataset.train, dataset.test))
+    return Dataset(dataset.name, train, test, dataset.class_names, dataset.traits)
+
+
+def _build_method(
+    spec: TrialSpec,
+    training: ProtocolSettings,
+    scenario: Scenario,
+    random: Randomness,
+    device: torch.device,
+) -> Method:
+    dataset = scenario.dataset
+    shape, traits = dataset.image_shape, dataset.traits
+    parts = {name: protocol.part(spec.protocol, name) for name in protocol.PARTS}
+    context = Context(
+        backbone=lambda: random.weights(
+            lambda: plugins.build("backbone", parts["backbone"], shape), "backbone"
+        ),
+        objective=lambda backbone: random.weights(
+            lambda: plugins.build("objective", parts["objective"], backbone), "objective"
+        ),
+        image_shape=shape,
+        num_classes=dataset.num_classes,
+        num_tasks=len(scenario.tasks),
+        augment=plugins.build("augmentation", parts["augmentation"], traits, shape),
+        normalize=Normalizer(traits),
+        device=device,
+        random=random,
+        training=training,
+    )
+    return plugins.build("method", spec.method, context)
+
+
+def _build_evaluators(
+    chosen: ProtocolSettings,
+) -> list[tuple[str, Literal["each", "last"], Evaluator]]:
+    built: list[tuple[str, Literal["each", "last"], Evaluator]] = []
+    for use in chosen.evaluators:
+        name, options = plugins.split_name(use, where="evaluators")
+        when = options.pop("when", "each")
+        component = plugins.component("evaluator", name, options, where="evaluators")
+        built.append((name, when, plugins.build("evaluator", component)))
+    return sorted(built, key=lambda use: use[2].runs_last)
+
+
+def _watch(steps: Iterator[Losses], device: torch.device) -> None:
+    """Drive a method through a task, stopping it if a loss is not finite."""
+    bad = torch.zeros((), dtype=torch.bool, device=device)
+    for step, losses in enumerate(steps, start=1):
+        if losses:
+            bad |= ~torch.isfinite(total(losses))
+        if step % DIVERGENCE_CHECK == 0 and bool(bad):
+            break
+    if bool(bad):
+        raise DivergedError("a loss became infinite or not a number")

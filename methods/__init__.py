@@ -1,0 +1,1 @@
+"""Continual learners. Depends on torch; never on `harness` or `analysis`."""

@@ -1,0 +1,1 @@
+"""Networks. One file each: a `Config` dataclass and `build(config, image_shape)`."""

@@ -1,0 +1,235 @@
+"""What a method sees (Batch, TaskView, Context) and what it must do (Method)."""
+
+from __future__ import annotations
+
+import abc
+import enum
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+Losses = Mapping[str, Tensor]
+T = TypeVar("T")
+
+
+class Signal(enum.StrEnum):
+    """Side information that a scenario may reveal; the harness hides what a method does not need.
+
+    LABELS: class labels of the batch and the classes of a task. BOUNDARIES: `begin_task` and
+    `end_task` are called. TASK_ID: the position of a batch's task. TASK_DATA: the training data of
+    the current task as a whole. ALL_DATA: the stream runs over all tasks so far; for upper
+    references alone.
+    """
+
+    LABELS = "labels"
+    BOUNDARIES = "boundaries"
+    TASK_ID = "task_id"
+    TASK_DATA = "task_data"
+    ALL_DATA = "all_data"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Raw uint8 images of shape (B, C, H, W), labels of shape (B,) if revealed, row numbers."""
+
+    x: Tensor
+    y: Tensor | None
+    index: Tensor
+    task: int | None = None
+
+    def labels(self) -> Tensor:
+        """The labels; an error in a method that did not declare that it needs them."""
+        if self.y is None:
+            raise RuntimeError("this stream hides labels; declare Signal.LABELS in `needs`")
+        return self.y
+
+
+class Batches(Sized, Iterable[Batch], Protocol):
+    """A stream of known length: every image drawn from it counts in `samples_seen`."""
+
+
+class TaskView(Protocol):
+    """The current task, as far as the method declared that it needs to know.
+
+    `position` counts from 0 and needs BOUNDARIES or TASK_ID; `classes`, the labels that the task
+    introduces, needs LABELS beside one of them; `data` and `batches` need TASK_DATA. An attribute
+    that was not asked for raises RuntimeError.
+    """
+
+    @property
+    def position(self) -> int: ...
+    @property
+    def classes(self) -> range: ...
+    @property
+    def data(self) -> Batch: ...
+    def batches(self, size: int, *, epochs: int, rng: torch.Generator) -> Batches: ...
+
+
+class RandomStreams(Protocol):
+    """A trial's named random streams; see `harness.seeds.Randomness`."""
+
+    def __call__(self, purpose: str) -> torch.Generator: ...
+    def weights(self, make: Callable[[], T], *purpose: str | int) -> T: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: Mapping[str, Any], /) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How the protocol trains: the same for every method of a comparison.
+
+    `passes` optimizer steps are made on each stream batch; `replay_batch` images are drawn from a
+    memory of at most `buffer_size` images. `fresh_optimizer` starts every task with new optimizer
+    state. `milestones` are epochs of a task at which a `multistep` schedule multiplies the
+    learning rate by `gamma`; a `cosine` schedule anneals to 0 over each task.
+    """
+
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "multistep", "cosine"] = "constant"
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    fresh_optimizer: bool = False
+    batch_size: int = 10
+    epochs: int = 1
+    passes: int = 1
+    replay_batch: int = 10
+    buffer_size: int = 200
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs", "passes", "replay_batch", "buffer_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("lr", "momentum", "weight_decay"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything a method is given besides its own settings.
+
+    `backbone` builds the protocol's network with the same seeded weights at every call;
+    `objective` builds the protocol's self-supervised objective around a backbone; `augment` turns
+    raw uint8 images into one normalised random view, `normalize` into the plain normalised images.
+    """
+
+    backbone: Callable[[], Backbone]
+    objective: Callable[[Backbone], Objective]
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    num_tasks: int
+    augment: Callable[[Tensor, torch.Generator], Tensor]
+    normalize: Callable[[Tensor], Tensor]
+    device: torch.device
+    random: RandomStreams
+    training: Training
+
+
+class Backbone(nn.Module):
+    """A network from normalised images (B, C, H, W) to features (B, `feature_dim`)."""
+
+    feature_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """What an objective computed: its loss, and per view the features and projections (B, D)."""
+
+    loss: Tensor
+    features: tuple[Tensor, ...]
+    projections: tuple[Tensor, ...]
+
+
+class Objective(nn.Module, abc.ABC):
+    """A self-supervised loss with its own heads, over `num_views` views of the same images."""
+
+    num_views: ClassVar[int] = 2
+
+    @abc.abstractmethod
+    def forward(self, backbone: Backbone, views: tuple[Tensor, ...]) -> Embeddings: ...
+
+
+class Stateful(Protocol):
+    """What modules, optimizers, buffers and random streams have in common."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state_dict: Any, /) -> object: ...  # noqa: ANN401
+
+
+@runtime_checkable
+class Held(Protocol):
+    """A part that a method keeps beside its network; it counts in `Method.memory`.
+
+    `kind` is "exemplars", "cues", "teachers", "importance" or "extra parameters"; `nbytes` the
+    bytes filled, not those allocated.
+    """
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+
+
+class Method(abc.ABC):
+    """A learner that consumes a stream one batch at a time and never sees the future.
+
+    `needs` declares the side information it uses, `predicts` whether it has a classifier.
+    """
+
+    needs: ClassVar[frozenset[Signal]] = frozenset()
+    predicts: ClassVar[bool] = False
+
+    def begin_task(self, task: TaskView) -> None:  # noqa: B027 - optional hook
+        """Prepare for a new task; called only if the method needs Signal.BOUNDARIES."""
+
+    def learn_task(self, task: TaskView, batches: Batches) -> Iterator[Losses]:
+        """Learn one task, yielding the losses of every step to the harness.
+
+        The default observes the protocol's batches one by one. Override it to work in phases, and
+        declare what that needs; a method that reads `task` must need Signal.BOUNDARIES.
+        """
+        del task
+        for batch in batches:
+            yield self.observe(batch)
+
+    @abc.abstractmethod
+    def observe(self, batch: Batch) -> Losses:
+        """Learn from one batch and return detached scalar losses, still on the device."""
+
+    def end_task(self, task: TaskView) -> None:  # noqa: B027 - optional hook
+        """Consolidate after a task; called only if the method needs Signal.BOUNDARIES."""
+
+    @property
+    def measurable(self) -> bool:
+        """Whether there is a model to evaluate yet; rows of A before that are not stored."""
+        return True
+
+    @abc.abstractmethod
+    def embed(self, x: Tensor) -> Tensor:
+        """Map raw uint8 images to features of shape (B, D), without gradients, in eval mode."""
+
+    def predict(self, x: Tensor, task: int | None = None) -> Tensor:
+        """Class scores of shape (B, num_classes), without gradients, in eval mode."""
+        raise NotImplementedError(f"{type(self).__name__} learns representations only")
+
+    @abc.abstractmethod
+    def memory(self) -> dict[str, int]:
+        """Bytes held between tasks besides the network that finetuning needs, by kind."""
+
+    @abc.abstractmethod
+    def parameters(self) -> int:
+        """Number of trained parameters."""
+
+    @abc.abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue bit for bit: buffers, optimizers, random streams."""
+
+    @abc.abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Undo `state_dict`."""

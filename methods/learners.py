@@ -1,0 +1,178 @@
+"""The two families on one skeleton: methods that follow the gradient of a loss."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
+
+from methods.base import (
+    Batch,
+    Batches,
+    Context,
+    Embeddings,
+    Held,
+    Losses,
+    Method,
+    Signal,
+    Stateful,
+    TaskView,
+    Training,
+)
+
+
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], training: Training
+) -> torch.optim.Optimizer:
+    """The protocol's optimizer over `parameters`; `momentum` concerns SGD alone."""
+    parameters = list(parameters)
+    lr, decay = training.lr, training.weight_decay
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=training.momentum, weight_decay=decay)
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    return kinds[training.optimizer](parameters, lr=lr, weight_decay=decay)
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, training: Training, num_batches: int
+) -> LRScheduler | None:
+    """A schedule over the `num_batches` batches of one task, stepped after each; None: constant."""
+    if training.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=num_batches)
+    if training.schedule == "multistep":
+        an_epoch = num_batches // training.epochs
+        steps = [epoch * an_epoch for epoch in training.milestones]
+        return MultiStepLR(optimizer, steps, gamma=training.gamma)
+    return None
+
+
+class GradientMethod(Method):
+    """A method that minimises a sum of named loss terms; leaves override `loss` and the hooks."""
+
+    def __init__(self, ctx: Context, net: nn.Module) -> None:
+        self.ctx = ctx
+        self.net = net.to(ctx.device)
+        self.optimizer = build_optimizer(self.net.parameters(), ctx.training)
+
+    @abc.abstractmethod
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Named loss terms; their sum is minimised."""
+
+    def adjust_gradients(self) -> None:
+        """Edit `.grad` in place between backward and step (A-GEM, GEM)."""
+
+    def after_step(self) -> None:
+        """Follow the optimizer (path integrals, EMA teachers)."""
+
+    def remember(self, batch: Batch) -> None:
+        """Store the batch once, after all passes over it (replay methods)."""
+
+    def learn_task(self, task: TaskView, batches: Batches) -> Iterator[Losses]:
+        """Observe every batch under the protocol's schedule, which restarts with each task."""
+        del task
+        if self.ctx.training.fresh_optimizer:
+            self.optimizer = build_optimizer(self.net.parameters(), self.ctx.training)
+        schedule = build_schedule(self.optimizer, self.ctx.training, len(batches))
+        for batch in batches:
+            yield self.observe(batch)
+            if schedule is not None:
+                schedule.step()
+
+    @final
+    def observe(self, batch: Batch) -> Losses:
+        self.net.train()
+        terms: dict[str, Tensor] = {}
+        for _ in range(self.ctx.training.passes):
+            terms = self.loss(batch)
+            self.optimizer.zero_grad(set_to_none=True)
+            total(terms).backward()
+            self.adjust_gradients()
+            self.optimizer.step()
+            self.after_step()
+        self.remember(batch)
+        return {name: term.detach() for name, term in terms.items()}
+
+    def parts(self) -> dict[str, Stateful]:
+        """Everything a checkpoint must carry; leaves add their buffers and teachers."""
+        return {"net": self.net, "optimizer": self.optimizer, "random": self.ctx.random}
+
+    @final
+    def memory(self) -> dict[str, int]:
+        held: dict[str, int] = {}
+        for part in self.parts().values():
+            if isinstance(part, Held):
+                held[part.kind] = held.get(part.kind, 0) + part.nbytes
+        return held
+
+    @final
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.net.parameters() if p.requires_grad)
+
+    @final
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self.parts().items()}
+
+    @final
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+
+
+class ClassifierMethod(GradientMethod):
+    """A backbone with one linear head over all classes, seen and unseen."""
+
+    needs: ClassVar[frozenset[Signal]] = frozenset({Signal.LABELS})
+    predicts: ClassVar[bool] = True
+
+    def __init__(self, ctx: Context) -> None:
+        self.backbone = ctx.backbone()
+        dim = self.backbone.feature_dim
+        self.head = ctx.random.weights(lambda: nn.Linear(dim, ctx.num_classes), "head")
+        super().__init__(ctx, nn.Sequential(self.backbone, self.head))
+
+    @final
+    def views(self, x: Tensor) -> Tensor:
+        """One normalised random view of each raw image."""
+        return self.ctx.augment(x, self.ctx.random("augment"))
+
+    @torch.no_grad()
+    def embed(self, x: Tensor) -> Tensor:
+        self.net.eval()
+        return self.backbone(self.ctx.normalize(x))
+
+    @torch.no_grad()
+    def predict(self, x: Tensor, task: int | None = None) -> Tensor:
+        del task  # one head for all tasks
+        self.net.eval()
+        return self.net(self.ctx.normalize(x))
+
+
+class SelfSupervisedMethod(GradientMethod):
+    """A backbone trained without labels by the protocol's objective."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.backbone = ctx.backbone()
+        self.objective = ctx.objective(self.backbone)
+        super().__init__(ctx, nn.ModuleList([self.backbone, self.objective]))
+
+    @final
+    def embeddings(self, x: Tensor) -> Embeddings:
+        """The objective on fresh random views of the raw images `x`."""
+        rng = self.ctx.random("augment")
+        views = tuple(self.ctx.augment(x, rng) for _ in range(self.objective.num_views))
+        return self.objective(self.backbone, views)
+
+    @torch.no_grad()
+    def embed(self, x: Tensor) -> Tensor:
+        self.net.eval()
+        return self.backbone(self.ctx.normalize(x))
+
+
+def total(terms: Losses) -> Tensor:
+    """Sum of all loss terms, a scalar on the device."""
+    first, *rest = terms.values()
+    return sum(rest, start=first)

@@ -1,0 +1,90 @@
+"""Fixed-capacity tensor storage, with the choice of slots left to a policy.
+
+Slots and draws are decided on the host, from the trial's CPU generators, and only rows move on the
+device: adding or sampling a batch costs one gather or scatter and no synchronisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+SlotPolicy = Callable[[int, int, int, torch.Generator], Tensor]
+"""(seen, incoming, capacity, rng) -> int64 slots of shape (incoming,), -1 for 'drop it'."""
+
+
+def reservoir(seen: int, incoming: int, capacity: int, rng: torch.Generator) -> Tensor:
+    """Slots so that every item seen is kept with equal probability (Vitter, 1985, Algorithm R)."""
+    position = torch.arange(seen, seen + incoming)
+    draw = (torch.rand(incoming, generator=rng, dtype=torch.float64) * (position + 1)).long()
+    return torch.where(position < capacity, position, torch.where(draw < capacity, draw, -1))
+
+
+def fifo(seen: int, incoming: int, capacity: int, rng: torch.Generator) -> Tensor:
+    """Slots that overwrite the oldest items."""
+    del rng
+    return torch.arange(seen, seen + incoming) % capacity
+
+
+@final
+class Buffer:
+    """Named columns of equal length; rows are written where the policy says.
+
+    The images it keeps count as `exemplars` in `Method.memory`.
+    """
+
+    kind = "exemplars"
+
+    def __init__(self, capacity: int, policy: SlotPolicy, rng: torch.Generator) -> None:
+        if capacity < 1:
+            raise ValueError(f"a buffer needs room for at least 1 image, got {capacity}")
+        self.capacity = capacity
+        self.policy = policy
+        self.rng = rng
+        self.seen = 0
+        self._columns: dict[str, Tensor] = {}
+
+    def __len__(self) -> int:
+        return min(self.seen, self.capacity)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows filled, the currency in which methods are compared."""
+        return sum(column[: len(self)].nbytes for column in self._columns.values())
+
+    def add(self, **columns: Tensor) -> None:
+        """Offer a batch, given as columns of shape (B, ...), to the policy."""
+        incoming = len(next(iter(columns.values())))
+        slots = self.policy(self.seen, incoming, self.capacity, self.rng)
+        self.seen += incoming
+        # Two rows of a batch may draw one slot: the later wins, as if they had come one by one.
+        winners = {slot: row for row, slot in enumerate(slots.tolist()) if slot >= 0}
+        if not winners:
+            return
+        to = torch.tensor(list(winners))
+        rows = torch.tensor(list(winners.values()))
+        for name, values in columns.items():
+            if name not in self._columns:
+                self._columns[name] = values.new_zeros((self.capacity, *values.shape[1:]))
+            column = self._columns[name]
+            column[to.to(column.device)] = values[rows.to(values.device)]
+
+    def sample(self, size: int, rng: torch.Generator) -> dict[str, Tensor]:
+        """At most `size` different rows, each equally likely, as columns."""
+        rows = torch.randperm(len(self), generator=rng)[:size]
+        return {name: column[rows.to(column.device)] for name, column in self._columns.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        filled = {name: column[: len(self)].clone() for name, column in self._columns.items()}
+        return {"seen": self.seen, "columns": filled}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], /) -> None:
+        self.seen = state_dict["seen"]
+        self._columns = {}
+        for name, filled in state_dict["columns"].items():
+            column = filled.new_zeros((self.capacity, *filled.shape[1:]))
+            column[: len(filled)] = filled
+            self._columns[name] = column

@@ -1,0 +1,67 @@
+"""ResNets (He et al., 2016, arXiv:1512.03385) for small and large images."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, ResNet
+
+from methods.base import Backbone
+
+SMALL_IMAGE = 64
+"""Up to this side in pixels the stem is one 3x3 convolution of stride 1 without max-pooling."""
+
+
+class TorchvisionResNet(Backbone):
+    """A torchvision ResNet without its classifier; 3x3 stem for images of at most 64 pixels.
+
+    Args:
+        net: the network, whose `fc` and, for small images, stem are replaced.
+        image_shape: (C, H, W).
+    """
+
+    def __init__(self, net: ResNet, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        self.feature_dim = net.fc.in_features
+        net.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+        stem = net.conv1.out_channels
+        if max(height, width) <= SMALL_IMAGE:
+            net.conv1 = nn.Conv2d(channels, stem, 3, stride=1, padding=1, bias=False)
+            net.maxpool = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+        elif channels != net.conv1.in_channels:
+            net.conv1 = nn.Conv2d(channels, stem, 7, stride=2, padding=3, bias=False)
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class SlimResNet(Backbone):
+    """Stages of basic blocks whose width doubles as the image halves, from `width` channels.
+
+    The shape of GEM's reduced ResNet-18 (Lopez-Paz and Ranzato, 2017, arXiv:1706.08840), with any
+    width and number of blocks a stage.
+    """
+
+    def __init__(self, blocks: tuple[int, ...], width: int, channels: int) -> None:
+        super().__init__()
+        stem = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        layers: list[nn.Module] = [stem, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        before = width
+        for stage, depth in enumerate(blocks):
+            after = width * 2**stage
+            for block in range(depth):
+                stride = 2 if stage and not block else 1
+                layers.append(BasicBlock(before, after, stride, _shortcut(before, after, stride)))
+                before = after
+        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.feature_dim = before
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def _shortcut(before: int, after: int, stride: int) -> nn.Module | None:
+    if stride == 1 and before == after:
+        return None
+    return nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))

@@ -1,0 +1,1 @@
+"""Methods that learn from labels. One file a method: a `Config` dataclass and `build`."""
