@@ -68,7 +68,7 @@ def _measured_since_learned(a: Matrix) -> Matrix:
 
 
 def accuracy_curve(a: Matrix, n: Matrix | None = None) -> Matrix:
-    """Accuracy on the tasks seen, after each task: (..., T); k holds the mean over i<=k of A[k,i].
+    """Accuracy on the tasks seen, after each task: (..., T); k holds the mean over i≤k of A[k,i].
 
     With `n` (..., T), the test images of each task, the mean is over images instead of tasks.
     """
@@ -78,9 +78,9 @@ def accuracy_curve(a: Matrix, n: Matrix | None = None) -> Matrix:
     return total / np.where(seen, weight, 0.0).sum(-1)
 
 
-@metric("CA", "mean over k of the mean over i<=k of A[k,i]")
+@metric("CA", "mean over k of the mean over i≤k of A[k,i]")
 def continual_accuracy(a: Matrix) -> Score:
-    """Continual accuracy: mean over k of (mean over i<=k of A[k,i]).
+    """Continual accuracy: mean over k of (mean over i≤k of A[k,i]).
 
     Also: average incremental accuracy (iCaRL, Rebuffi et al., 2017, arXiv:1611.07725, PyCIL).
     """
@@ -105,9 +105,9 @@ def continual_accuracy_all(a: Matrix) -> Score:
     return a.mean((-2, -1))
 
 
-@metric("CA_weighted", "mean over k of the accuracy on all test images of tasks i<=k", needs=("n",))
+@metric("CA_weighted", "mean over k of the accuracy on all test images of tasks i≤k", needs=("n",))
 def continual_accuracy_weighted(a: Matrix, n: Matrix) -> Score:
-    """Mean over k of (sum over i<=k of n[i] A[k,i]) / (sum over i<=k of n[i]), `n` (..., T) images.
+    """Mean over k of (sum over i≤k of n[i] A[k,i]) / (sum over i≤k of n[i]), `n` (..., T) images.
 
     PyCIL's average incremental accuracy, which pools the test images; CA when all n are equal.
     """
@@ -125,11 +125,11 @@ def final_accuracy_weighted(a: Matrix, n: Matrix) -> Score:
 
 @metric(
     "forgetting",
-    "mean over i<T-1 of max over i<=k<T-1 of A[k,i], minus A[T-1,i]",
+    "mean over i<T-1 of max over i≤k<T-1 of A[k,i], minus A[T-1,i]",
     higher_is_better=False,
 )
 def forgetting(a: Matrix) -> Score:
-    """Mean over i<T-1 of (max over i<=k<T-1 of A[k,i] - A[T-1,i]); may be negative.
+    """Mean over i<T-1 of (max over i≤k<T-1 of A[k,i] - A[T-1,i]); may be negative.
 
     Average forgetting of Chaudhry et al., 2018, arXiv:1801.10112.
     """
@@ -141,11 +141,11 @@ def forgetting(a: Matrix) -> Score:
 
 @metric(
     "forgetting_with_last",
-    "mean over i<T-1 of max over k>=i of A[k,i], minus A[T-1,i]",
+    "mean over i<T-1 of max over k≥i of A[k,i], minus A[T-1,i]",
     higher_is_better=False,
 )
 def forgetting_with_last(a: Matrix) -> Score:
-    """Mean over i<T-1 of (max over i<=k<=T-1 of A[k,i] - A[T-1,i]); never negative.
+    """Mean over i<T-1 of (max over i≤k≤T-1 of A[k,i] - A[T-1,i]); never negative.
 
     The variant that PyCIL and Mammoth print (Mammoth: Buzzega et al., 2020, arXiv:2004.07211).
     """
@@ -176,10 +176,10 @@ def forgetting_first_all(a: Matrix) -> Score:
 
 
 @metric(
-    "F_max", "mean over all i of max over k>=i of A[k,i], minus A[T-1,i]", higher_is_better=False
+    "F_max", "mean over all i of max over k≥i of A[k,i], minus A[T-1,i]", higher_is_better=False
 )
 def forgetting_max_all(a: Matrix) -> Score:
-    """Mean over all T tasks of (max over k>=i of A[k,i] - A[T-1,i]): the last counts, with 0.
+    """Mean over all T tasks of (max over k≥i of A[k,i] - A[T-1,i]): the last counts, with 0.
 
     F_max of the probe evaluations of CLA (CoLLAs 2025) and CLIMB.
     """
@@ -192,9 +192,9 @@ def backward_transfer(a: Matrix) -> Score:
     return -forgetting_first(a)
 
 
-@metric("FWT", "mean over i>=1 of A[i-1,i] - before[i]", needs=("before",))
+@metric("FWT", "mean over i≥1 of A[i-1,i] - before[i]", needs=("before",))
 def forward_transfer(a: Matrix, before: Matrix) -> Score:
-    """Mean over i>=1 of (A[i-1,i] - before[i]) (Lopez-Paz & Ranzato, 2017, arXiv:1706.08840).
+    """Mean over i≥1 of (A[i-1,i] - before[i]) (Lopez-Paz & Ranzato, 2017, arXiv:1706.08840).
 
     `before` (..., T) is the accuracy of the network with its initial weights.
     """
@@ -222,7 +222,7 @@ def future_accuracy(a: Matrix) -> Score:
 def learning_accuracy(a: Matrix) -> Score:
     """Mean over i of A[i,i]: how well each task is learned (Riemer et al., 2019, arXiv:1810.11910).
 
-    Also: intransigence's counterpart; average learned accuracy (DualNet).
+    DualNet (Pham et al., 2021, arXiv:2110.00175) reports it beside forgetting.
     """
     return _diagonal(a).mean(-1)
 

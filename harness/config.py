@@ -113,5 +113,8 @@ def _neighbour(path: Path) -> str:
 
 
 def _kind(value: object) -> str:
-    names = {list: "a list", str: "text", int: "a number", float: "a number", bool: "a truth value"}
-    return names.get(type(value), type(value).__name__)
+    if isinstance(value, bool):
+        return "a truth value"
+    return {"list": "a list", "str": "text", "int": "a number", "float": "a number"}.get(
+        type(value).__name__, type(value).__name__
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -31,7 +31,7 @@ def device_for(resources: Resources) -> torch.device:
 
 
 @contextmanager
-def reproducible(threads: int) -> Iterator[dict[str, object]]:
+def reproducible(threads: int) -> Generator[dict[str, object]]:
     """Run with this many threads and deterministic kernels; yields the flags for the manifest."""
     before = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()

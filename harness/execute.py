@@ -52,7 +52,7 @@ def execute(trial: Trial, setup: Setup, notify: Callable[[Progress], None]) -> O
             return Outcome(trial.trial_id, "busy")
         try:
             _run(trial, setup, store, notify)
-        except Exception as error:  # noqa: BLE001 - whatever a trial raises ends that trial alone
+        except Exception as error:
             return _failed(trial, store, error)
         _tidy(store, trial.trial_id)
         return Outcome(trial.trial_id, "done")
@@ -70,9 +70,7 @@ def _run(trial: Trial, setup: Setup, store: Store, notify: Callable[[Progress], 
         "seconds": run.position.train_seconds + run.position.eval_seconds,
         "resources": asdict(trial.resources),
     }
-    document = manifest(
-        trial, run.scenario, device=device, flags=flags, git=setup.git, run=times
-    )
+    document = manifest(trial, run.scenario, device=device, flags=flags, git=setup.git, run=times)
     store.write(rows, document)
 
 
@@ -108,4 +106,6 @@ def classify(error: BaseException) -> tuple[str, str]:
         return DIVERGED, message
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return "out of memory", message
-    return "user", message if isinstance(error, ValueError) else f"{type(error).__name__}: {message}"
+    return "user", message if isinstance(
+        error, ValueError
+    ) else f"{type(error).__name__}: {message}"

@@ -33,7 +33,7 @@ def protocol_file(name: str, *, where: str) -> dict[str, Any]:
 
 
 def merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Later layers win; settings of a part join those of an earlier layer if it is the same part."""
+    """Later layers win; settings of a part join an earlier layer's if it is the same part."""
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():

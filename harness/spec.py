@@ -92,10 +92,10 @@ class TrialSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrialSpec:
-        parts = {name: Component(**data[name]) for name in ("method", "dataset")}
         try:
-            return cls(**{**data, **parts})
-        except TypeError as error:
+            rest = {k: v for k, v in data.items() if k not in {"method", "dataset"}}
+            return cls(Component(**data["method"]), Component(**data["dataset"]), **rest)
+        except (KeyError, TypeError) as error:
             raise UserError(f"not the settings of a trial of this version: {error}") from None
 
     def flat(self) -> dict[str, Any]:
@@ -142,19 +142,24 @@ class Trial:
         return self.spec.protocol["primary"]
 
     @property
+    def cell(self) -> str:
+        """Data set and tasks in short: `digits/5`, or `digits/5 irregular`."""
+        irregular = "" if self.spec.distribution == "regular" else f" {self.spec.distribution}"
+        return f"{self.dataset_label}/{self.spec.num_tasks}{irregular}"
+
+    @property
     def title(self) -> str:
         """A short name for people: `er digits/5 seed 0`."""
-        shape = f"{self.dataset_label}/{self.spec.num_tasks}"
-        irregular = "" if self.spec.distribution == "regular" else f" {self.spec.distribution}"
-        return f"{self.label} {shape}{irregular} seed {self.spec.seed}"
+        return f"{self.label} {self.cell} seed {self.spec.seed}"
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Trial:
+        rest = {k: v for k, v in data.items() if k not in {"spec", "resources"}}
         spec, resources = TrialSpec.from_json(data["spec"]), Resources(**data["resources"])
-        return cls(**{**data, "spec": spec, "resources": resources})
+        return cls(spec=spec, resources=resources, **rest)
 
 
 def _digest(payload: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,9 +72,7 @@ class Store:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise UserError(
-                f"--results {self.root}: cannot be written: {error.strerror}"
-            ) from None
+            raise UserError(f"--results {self.root}: cannot be written: {error.strerror}") from None
 
     def path(self, trial_id: str) -> Path:
         return self.root / schema.TRIALS / f"{trial_id}.parquet"
@@ -151,7 +149,7 @@ class Store:
         return table, json.loads(metadata[schema.MANIFEST_KEY])
 
     @contextmanager
-    def claim(self, trial_id: str) -> Iterator[bool]:
+    def claim(self, trial_id: str) -> Generator[bool]:
         """Hold a trial while it runs; yields False if another process holds it.
 
         The lock is the operating system's and ends with its process however that dies. It saves

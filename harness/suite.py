@@ -6,7 +6,7 @@ This module reads and checks the file; `harness.grid` multiplies it out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -70,12 +70,14 @@ class Suite:
 
     Attributes:
         overrides: what `--set` gives for protocols, methods and data sets; it wins over all else.
+        data_root: where data sets live, if the suite or `--set` says so.
     """
 
     name: str
     path: Path
     grids: tuple[Grid, ...]
     overrides: Mapping[str, Any]
+    data_root: str | None = None
 
 
 def load_suite(path: Path, assignments: Sequence[str] = ()) -> Suite:
@@ -89,6 +91,9 @@ def load_suite(path: Path, assignments: Sequence[str] = ()) -> Suite:
     name = raw.pop("name", path.stem)
     if name != path.stem:
         raise UserError(f"{path}: name: a suite is named after its file, {path.stem!r}: {name!r}")
+    root = assigned.pop("data_root", raw.pop("data_root", None))
+    if not isinstance(root, str | None):
+        raise UserError(f"{path}: data_root: expected a folder, got {root!r}")
     grid_keys = fields(GridKeys)
     for_grids = {key: value for key, value in assigned.items() if key in grid_keys - {"set"}}
     overrides = {key: value for key, value in assigned.items() if key not in for_grids}
@@ -98,7 +103,7 @@ def load_suite(path: Path, assignments: Sequence[str] = ()) -> Suite:
         _grid(grid, where=f"{path}, grid {i + 1}" if several else str(path))
         for i, grid in enumerate(raws)
     ]
-    return Suite(name, path, tuple(grids), overrides)
+    return Suite(name, path, tuple(grids), overrides, root)
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
@@ -155,7 +160,7 @@ def _grid(raw: Mapping[str, Any], *, where: str) -> Grid:
     keys = settings(GridKeys, values, where=where)
     methods = tuple(_entry(value, where=f"{where}: methods") for value in keys.methods)
     datasets = tuple(_entry(value, where=f"{where}: datasets") for value in keys.datasets)
-    return Grid(replace(keys), methods, datasets, where)
+    return Grid(keys, methods, datasets, where)
 
 
 def _entry(value: str | dict[str, Any], *, where: str) -> Entry:

@@ -221,15 +221,24 @@ class TrialRun:
         ]
 
 
+def build_dataset(spec: TrialSpec, data_root: Path) -> Dataset:
+    """The trial's data set, on the CPU.
+
+    Raises:
+        DataError: if it is not there or damaged.
+    """
+    entry = plugins.find("data set", spec.dataset.name, where="trial")
+    config = settings(entry.config, spec.dataset.settings, where=f"data set {spec.dataset.name}")
+    return load(spec.dataset.name, config, data_root)
+
+
 def build_scenario(spec: TrialSpec, data_root: Path, device: torch.device) -> Scenario:
     """The trial's tasks, its images on the device.
 
     Raises:
         DataError: if the data set is not there or damaged.
     """
-    entry = plugins.find("data set", spec.dataset.name, where="trial")
-    config = settings(entry.config, spec.dataset.settings, where=f"data set {spec.dataset.name}")
-    dataset = _to(load(spec.dataset.name, config, data_root), device)
+    dataset = _to(build_dataset(spec, data_root), device)
     order = spec.protocol["class_order"]
     kind = order if isinstance(order, str) else tuple(order)
     return split_classes(

@@ -11,7 +11,6 @@ is drawn once a batch, not once an image.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import log
 from typing import Protocol, final
 
@@ -57,156 +56,7 @@ class Normalizer:
         return self._constants[device]
 
 
-@dataclass(frozen=True, slots=True)
-class NoConfig:
-    """Settings of an augmentation that has none."""
-
-
-@dataclass(frozen=True, slots=True)
-class SimCLRConfig:
-    """Settings of SimCLR's augmentation (Chen et al., 2020, arXiv:2002.05709).
-
-    `jitter` holds the strengths of brightness, contrast, saturation and hue. `scale` is the range
-    of the crop's share of the area; None is (0.2, 1) up to 64 pixels and (0.08, 1) above, where
-    alone images are blurred (github.com/lefebvju/climb). `blur_kernel` (odd) and `blur_sigma` are
-    in pixels.
-    """
-
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
-    jitter_probability: float = 0.8
-    gray_probability: float = 0.2
-    scale: tuple[float, float] | None = None
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    blur_kernel: int = 5
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    blur_probability: float = 0.2
-
-
-@final
-class Plain:
-    """Normalises and does nothing else."""
-
-    def __init__(self, config: NoConfig, traits: Traits, image_shape: tuple[int, int, int]) -> None:
-        del config, image_shape
-        self._normalize = Normalizer(traits)
-
-    def __call__(self, x: Tensor, rng: Generator, /) -> Tensor:
-        del rng
-        return self._normalize(x)
-
-
-@final
-class Standard:
-    """The data set's random crop and flip, where it declares them."""
-
-    def __init__(self, config: NoConfig, traits: Traits, image_shape: tuple[int, int, int]) -> None:
-        del config, image_shape
-        self._normalize = Normalizer(traits)
-        self._traits = traits
-
-    def __call__(self, x: Tensor, rng: Generator, /) -> Tensor:
-        padding, flip = self._traits.crop_padding, self._traits.flip
-        if padding or flip:
-            top, left, mirror = torch.rand(len(x), 3, generator=rng, dtype=torch.float64).unbind(1)
-            corner = [(u * (2 * padding + 1)).floor() - padding for u in (top, left)]
-            mirrored = (mirror < 0.5) & flip
-            top, left, mirrored = _send([*corner, mirrored], x.device, torch.int64)
-            x = shifted(x, top, left, mirrored.bool(), mode=self._traits.crop_mode)
-        return self._normalize(x)
-
-
-@final
-class SimCLR:
-    """Resized crop, flip if the data set declares it, colour jitter, grayscale, blur if large."""
-
-    def __init__(
-        self, config: SimCLRConfig, traits: Traits, image_shape: tuple[int, int, int]
-    ) -> None:
-        self._config = config
-        self._normalize = Normalizer(traits)
-        self._flip = traits.flip
-        self._colour = image_shape[0] == 3
-        self._blur = max(image_shape[1:]) > 64
-        self._scale = config.scale or ((0.08, 1.0) if self._blur else (0.2, 1.0))
-
-    def __call__(self, x: Tensor, rng: Generator, /) -> Tensor:
-        columns = 2 * CROP_TRIES + 11
-        draws = torch.rand(len(x), columns, generator=rng, dtype=torch.float64)
-        order = torch.randperm(4, generator=rng).tolist()
-        boxes, mirrored = self._crops(draws[:, : 2 * CROP_TRIES + 3], x.shape[-2:])
-        factors = self._factors(draws[:, 2 * CROP_TRIES + 3 :])
-        sent = _send([*boxes.unbind(1), mirrored, *factors], x.device, torch.float32)
-        x = resized_crop(x.float(), torch.stack(sent[:4], 1), sent[4] > 0.5)
-        return self._normalize.in_place(self._recolour(x, order, sent[5:]))
-
-    def _crops(self, draws: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Boxes (B, 4) and which images are mirrored (B,), from uniforms (B, 2 tries + 3)."""
-        height, width = size
-        scale, ratio = self._scale, self._config.ratio
-        boxes = crop_boxes(draws[:, :-1], height=height, width=width, scale=scale, ratio=ratio)
-        return boxes, (draws[:, -1] < 0.5) & self._flip
-
-    def _factors(self, draws: Tensor) -> list[Tensor]:
-        """Factors of the colour operations, each (B,), and taps of the blur, from (B, 8)."""
-        jittered, *strengths, gray, blurred, sigma = draws.unbind(1)
-        config = self._config
-        factors: list[Tensor] = []
-        for u, strength, neutral in zip(strengths, config.jitter, (1, 1, 1, 0), strict=True):
-            low = max(0.0, 1 - strength) if neutral else -strength
-            drawn = low + (neutral + strength - low) * u
-            factors.append(drawn.where(jittered < config.jitter_probability, neutral))
-        factors.append((gray >= config.gray_probability).double())
-        if self._blur:
-            low, high = config.blur_sigma
-            taps = gaussian_taps(low + (high - low) * sigma, config.blur_kernel)
-            identity = F.one_hot(torch.tensor(config.blur_kernel // 2), config.blur_kernel)
-            kept = blurred[:, None] < config.blur_probability
-            factors.extend(taps.where(kept, identity).unbind(1))
-        return factors
-
-    def _recolour(self, x: Tensor, order: Sequence[int], factors: Sequence[Tensor]) -> Tensor:
-        for operation in order:
-            if self._config.jitter[operation] and (self._colour or operation < 2):
-                JITTER[operation](x, factors[operation])
-        if self._colour and self._config.gray_probability:
-            saturation_(x, factors[4])
-        return blur(x, torch.stack(list(factors[5:]), 1)) if self._blur else x
-
-
-_SETS: dict[str, tuple[type, Callable[..., Augmentation]]] = {
-    "none": (NoConfig, Plain),
-    "standard": (NoConfig, Standard),
-    "simclr": (SimCLRConfig, SimCLR),
-}
-
-
-def names() -> tuple[str, ...]:
-    return tuple(_SETS)
-
-
-def config_class(name: str) -> type:
-    """The frozen dataclass that holds the settings of an augmentation and their defaults."""
-    return _SETS[name][0]
-
-
-def build(
-    name: str,
-    config: NoConfig | SimCLRConfig | None,
-    traits: Traits,
-    image_shape: tuple[int, int, int],
-) -> Augmentation:
-    """The augmentation of this name for images of shape (C, H, W); None are its default settings.
-
-    An unknown name is a KeyError, settings of another augmentation are a TypeError.
-    """
-    settings, make = _SETS[name]
-    config = settings() if config is None else config
-    if not isinstance(config, settings):
-        raise TypeError(f"{name} takes a {settings.__name__}, not a {type(config).__name__}")
-    return make(config, traits, image_shape)
-
-
-def _send(columns: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+def send(columns: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> list[Tensor]:
     """Parameters (B,), drawn on the CPU, on the device: one copy, which the host does not await."""
     table = torch.stack([column.to(dtype) for column in columns])
     if device.type == "cuda":
@@ -292,7 +142,7 @@ def resized_crop(x: Tensor, boxes: Tensor, mirrored: Tensor) -> Tensor:
     rows = _interpolation(top, high, torch.zeros_like(mirrored), height)
     columns = _interpolation(left, wide, mirrored, width)
     with torch.autocast(x.device.type, enabled=False):
-        return rows[:, None] @ (x @ columns.mT[:, None])
+        return rows[:, None] @ torch.bmm(x.flatten(1, 2), columns.mT).view(x.shape)
 
 
 def _interpolation(start: Tensor, length: Tensor, mirrored: Tensor, side: int) -> Tensor:

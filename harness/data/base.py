@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from harness.errors import UserError
 
-class DataError(ValueError):
+
+class DataError(UserError):
     """A data set is missing, incomplete or damaged; the message says where and what to do."""
 
 

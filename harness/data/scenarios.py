@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from harness.data.base import Dataset, Split
+from harness.errors import UserError
 from harness.seeds import generator
 
 
-class ScenarioError(ValueError):
+class ScenarioError(UserError):
     """A data set cannot be cut in the way that was asked for; the message says why."""
 
 
@@ -136,7 +137,8 @@ def split_classes(
     """Cut a data set into tasks with disjoint classes.
 
     Args:
-        dataset: With labels in its natural order; its images are shared with the scenario.
+        dataset: With labels in its natural order, on any device; the scenario shares its images.
+            The row numbers of the tasks are on the CPU.
         num_tasks: How many tasks.
         distribution: "regular" or "irregular", see `task_sizes`.
         order: A kind of order or the order itself, see `class_order`.
@@ -150,10 +152,11 @@ def split_classes(
     sizes = torch.tensor(task_sizes(distribution, len(order), num_tasks, seed))
     ordered = _relabel(dataset, order)
     position = torch.arange(num_tasks).repeat_interleave(sizes)  # of each label's task
-    held_out = _held_out(ordered.train.y, len(order), share=validation, seed=seed)
-    train = _rows_by_task(position[ordered.train.y], num_tasks, keep=~held_out)
-    kept = _rows_by_task(position[ordered.train.y], num_tasks, keep=held_out)
-    test = _rows_by_task(position[ordered.test.y], num_tasks)
+    train_labels, test_labels = ordered.train.y.cpu(), ordered.test.y.cpu()
+    held_out = _held_out(train_labels, len(order), share=validation, seed=seed)
+    train = _rows_by_task(position[train_labels], num_tasks, keep=~held_out)
+    kept = _rows_by_task(position[train_labels], num_tasks, keep=held_out)
+    test = _rows_by_task(position[test_labels], num_tasks)
     stops = sizes.cumsum(0).tolist()
     labels = [range(stop - size, stop) for stop, size in zip(stops, sizes.tolist(), strict=True)]
     tasks = tuple(Task(i, labels[i], train[i], kept[i], test[i]) for i in range(num_tasks))
@@ -162,7 +165,7 @@ def split_classes(
 
 def _relabel(dataset: Dataset, order: tuple[int, ...]) -> Dataset:
     """The same images; a class's label is its rank in the order."""
-    rank = torch.tensor(order).argsort()
+    rank = torch.tensor(order, device=dataset.train.y.device).argsort()
     return replace(
         dataset,
         train=Split(dataset.train.x, rank[dataset.train.y]),

@@ -60,11 +60,12 @@ class LinearProbe(Probe):
 
 def _linear(inputs: int, outputs: int, rng: torch.Generator) -> nn.Linear:
     """PyTorch's default initialisation of a linear layer, drawn from `rng`."""
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    with torch.device("meta"):  # or the layer would draw from the global generator
+        layer = nn.Linear(inputs, outputs)
+    layer = layer.to_empty(device="cpu")
     bound = inputs**-0.5
-    with torch.no_grad():
-        layer.weight.uniform_(-bound, bound, generator=rng)
-        layer.bias.uniform_(-bound, bound, generator=rng)
+    for parameter in layer.parameters():
+        nn.init.uniform_(parameter, -bound, bound, generator=rng)
     return layer
 
 

@@ -1,0 +1,64 @@
+"""Accuracy on the tasks seen so far, after each task: one line a method, a band of ± one std."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis.figures.panels import matrices
+from analysis.figures.style import COLUMN_INCHES, Look, house_style, looks
+from analysis.metrics import Matrix, accuracy_curve
+
+_LEGEND_LINE_INCHES = 0.155
+_MARKS_A_LINE = 10
+_CHARACTERS_A_ROW = 46  # of a legend in 7 pt, without the handles
+
+
+@house_style()
+def accuracy_curves(rows: pd.DataFrame) -> Figure:
+    """One panel from the accuracy rows of its trials, under their labels (`panels.Panel.rows`).
+
+    Lines join the measured points; a label measured after the last task alone is a single mark.
+    """
+    found = matrices(rows)
+    style = looks(found)
+    columns = _legend_columns(list(found))
+    lines = -(-len(found) // columns)
+    figure = Figure(figsize=(COLUMN_INCHES, 2.3 + _LEGEND_LINE_INCHES * lines))
+    axes = figure.add_subplot()
+    for label, a in found.items():
+        _draw(axes, accuracy_curve(a), label, style[label])
+    axes.set_xlabel("tasks learned")
+    axes.set_ylabel("accuracy on tasks seen (%)")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+    axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]), top=min(100.0, axes.get_ylim()[1]))
+    figure.legend(loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.2)
+    return figure
+
+
+def _draw(axes: Axes, curves: Matrix, label: str, look: Look) -> None:
+    """One line from its seeds' curves (N, T) in percent."""
+    tasks = np.arange(1, curves.shape[1] + 1)
+    mean = curves.mean(0)
+    every = max(1, len(tasks) // _MARKS_A_LINE)
+    axes.plot(
+        tasks,
+        mean,
+        color=look.color,
+        linestyle=look.line,
+        marker=look.marker,
+        markevery=(0 if np.isfinite(mean[:-1]).any() else len(tasks) - 1, every),
+        label=label,
+    )
+    if len(curves) > 1:
+        std = curves.std(0, ddof=1)
+        axes.fill_between(tasks, mean - std, mean + std, color=look.color, alpha=0.15, linewidth=0)
+
+
+def _legend_columns(labels: list[str]) -> int:
+    """As many as fit in a column's width, at most three."""
+    widest = max((len(label) for label in labels), default=1) + 8
+    return max(1, min(3, len(labels), _CHARACTERS_A_ROW // widest))

@@ -1,0 +1,167 @@
+"""Open a store of results: its rows as one tidy frame, and the state of every wanted trial."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from analysis.summary import IDENTITY
+from analysis.trial_files import Provenance, StoreError, manifest, read_trials, stored
+from harness.schema import FAILURES, SUITES
+
+__all__ = ["Provenance", "Results", "StoreError", "load", "manifest", "read", "trials"]
+
+DONE: Final = "done"
+MISSING: Final = "missing"
+FAILED: Final = "failed"
+DIVERGED: Final = "diverged"
+
+SUITE_SCHEMA: Final = 1
+"""The newest version of suite files that this program reads."""
+
+_COLUMNS: Final = ("suite", *IDENTITY, "state", "failure", "message", "settings")
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """One store, read once.
+
+    `rows`: one measured number a row, as `load` gives; `trials`: one wanted trial a row, as
+    `trials` gives; `provenance`: one stored trial an entry; `unwanted`: trials that are stored but
+    that no suite wants any more.
+    """
+
+    rows: pd.DataFrame
+    trials: pd.DataFrame
+    provenance: list[Provenance]
+    unwanted: int
+
+
+def read(root: Path) -> Results:
+    """Everything that tables, figures and reports need, with every file read once."""
+    table, provenance = read_trials(stored(root))
+    rows = table.to_pandas(split_blocks=True, self_destruct=True)
+    known = _trials(root, rows)
+    unwanted = {line.trial_id for line in provenance} - set(known["trial_id"])
+    return Results(rows, known, provenance, len(unwanted))
+
+
+def load(root: Path) -> pd.DataFrame:
+    """One row a measured number of all stored trials: the schema's columns, `group`, `primary`."""
+    table, _ = read_trials(stored(root))
+    return table.to_pandas(split_blocks=True, self_destruct=True)
+
+
+def trials(root: Path) -> pd.DataFrame:
+    """One row a wanted trial and suite, in the suites' order.
+
+    Columns: `suite`, who it is (`IDENTITY`), `state` (done, missing, failed, diverged), `failure`
+    (its class) and `message` (its first line) where there was one, `settings` (a flat mapping).
+    A stored trial whose suite has no suite file counts as wanted by the suite named in its rows.
+    """
+    return _trials(root, None)
+
+
+def _trials(root: Path, rows: pd.DataFrame | None) -> pd.DataFrame:
+    paths = {path.stem: path for path in stored(root)}
+    suites = [_suite(path) for path in _json_files(root / SUITES)]
+    wanted = [line for _, lines in suites for line in lines]
+    listed = {line["trial_id"] for line in wanted}
+    strays = [path for name, path in paths.items() if name not in listed]
+    known = read_trials(strays)[0].to_pandas() if rows is None else rows
+    found = _unlisted(root, known, strays, {name for name, _ in suites})
+    failures = _failures(root)
+    lines = [_with_state(line, paths, failures) for line in (*wanted, *found)]
+    frame = pd.DataFrame(lines, columns=pd.Index(_COLUMNS))
+    return frame.drop_duplicates(["suite", "trial_id", "label"], ignore_index=True)
+
+
+def _json_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.json") if not path.name.startswith((".", "_")))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise StoreError(f"{path}: not a JSON object")
+    return found
+
+
+def _failures(root: Path) -> dict[str, dict[str, Any]]:
+    """The failure notes by trial; a damaged one says no more than that the trial is missing."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in _json_files(root / FAILURES):
+        with suppress(StoreError):
+            found[path.stem] = _json(path)
+    return found
+
+
+def _suite(path: Path) -> tuple[str, list[dict[str, Any]]]:
+    """A suite's name and the trials it wants."""
+    found = _json(path)
+    version = found.get("schema")
+    if not isinstance(version, int) or version > SUITE_SCHEMA:
+        raise StoreError(f"{path}: schema {version}, and this program reads up to {SUITE_SCHEMA}")
+    name = str(found.get("suite", path.stem))
+    lines: list[dict[str, Any]] = []
+    for number, line in enumerate(found.get("trials", [])):
+        absent = [key for key in (*IDENTITY, "settings") if key not in line]
+        if absent:
+            raise StoreError(f"{path}: trial {number} lacks '{absent[0]}'")
+        lines.append({"suite": name, **{key: line[key] for key in (*IDENTITY, "settings")}})
+    return name, lines
+
+
+def _unlisted(
+    root: Path, rows: pd.DataFrame, strays: Iterable[Path], suites: set[str]
+) -> list[dict[str, Any]]:
+    """The stored trials that no suite file lists, unless their suite has one."""
+    names = pd.Index([path.stem for path in strays], dtype=object)
+    first = rows.drop_duplicates("trial_id")
+    first = first[first["trial_id"].isin(names) & ~first["suite"].isin(list(suites))]
+    first = first.astype({"label": str, "dataset": str, "suite": str, "protocol": str})
+    first = first.sort_values(["suite", "protocol", "dataset", "num_tasks", "label", "seed"])
+    lines: list[dict[str, Any]] = []
+    for line in first[["suite", *IDENTITY]].to_dict("records"):
+        settings = _settings(manifest(root, str(line["trial_id"])))
+        lines.append({**{str(key): value for key, value in line.items()}, "settings": settings})
+    return lines
+
+
+def _settings(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest's settings as a suite file gives them: `method.omega`, `protocol.lr`."""
+    spec: Mapping[str, Any] = found.get("spec", {})
+    parts: dict[str, Mapping[str, Any]] = {
+        "method": spec.get("method", {}).get("settings", {}),
+        "dataset": spec.get("dataset", {}).get("settings", {}),
+        "protocol": spec.get("protocol", {}),
+    }
+    flat = {f"{part}.{key}": value for part, held in parts.items() for key, value in held.items()}
+    return {**flat, "class_order": spec["class_order"]} if "class_order" in spec else flat
+
+
+def _with_state(
+    line: Mapping[str, Any], paths: Mapping[str, Path], failures: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+    if line["trial_id"] in paths:
+        return {**line, "state": DONE, "failure": "", "message": ""}
+    failure = failures.get(str(line["trial_id"]))
+    if failure is None:
+        return {**line, "state": MISSING, "failure": "", "message": ""}
+    kind = str(failure.get("class", FAILED))
+    message = str(failure.get("message", "")).strip()
+    return {
+        **line,
+        "state": DIVERGED if kind == DIVERGED else FAILED,
+        "failure": kind,
+        "message": message.splitlines()[0] if message else "",
+    }

@@ -1,0 +1,191 @@
+"""Read trial files, thousands of small Parquet files, into one arrow table with their metadata."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.schema import (
+    GROUP_KEY,
+    MANIFEST_KEY,
+    PRIMARY_KEY,
+    SCHEMA,
+    SCHEMA_KEY,
+    SCHEMA_VERSION,
+    TRIALS,
+)
+
+UNKNOWN: Final = "unknown"
+
+_FILES_A_BATCH: Final = 256  # enough that a batch's cost is its files, few enough to share out
+_THREADS: Final = min(8, os.cpu_count() or 1)
+
+
+class StoreError(Exception):
+    """A store that cannot be read; the message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What made one trial: git revision (or `UNKNOWN`), uncommitted changes, library versions."""
+
+    trial_id: str
+    revision: str
+    dirty: bool
+    versions: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    table: pa.Table
+    group: str
+    primary: str
+    provenance: Provenance
+
+
+def stored(root: Path) -> list[Path]:
+    """The finished trials' files, sorted; half-written ones begin with a dot or underscore."""
+    folder = root / TRIALS
+    if not root.is_dir():
+        raise StoreError(f"{root}: no such folder of results")
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.name.endswith(".parquet"))
+    return [folder / name for name in names if not name.startswith((".", "_"))]
+
+
+def read_trials(paths: Sequence[Path]) -> tuple[pa.Table, list[Provenance]]:
+    """All rows of these files, with the columns `group` and `primary`, and each file's provenance.
+
+    Text columns come as dictionaries, so that a name costs its bytes once and not once a row.
+    """
+    batches = [paths[i : i + _FILES_A_BATCH] for i in range(0, len(paths), _FILES_A_BATCH)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        parts = list(pool.map(_read_batch, batches))
+    tables = [table for table, _ in parts] or [_encoded(_with_metadata([]))]
+    rows = pa.concat_tables(tables).unify_dictionaries()
+    return rows, [line for _, lines in parts for line in lines]
+
+
+def manifest(root: Path, trial_id: str) -> dict[str, Any]:
+    """The manifest of one stored trial: resolved settings, versions, host, times."""
+    path = root / TRIALS / f"{trial_id}.parquet"
+    if not path.is_file():
+        raise StoreError(f"{path}: no such trial is stored")
+    try:
+        metadata = pq.read_metadata(path).metadata or {}
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(path, error) from error
+    return _manifest(path, metadata)
+
+
+def _read_batch(paths: Sequence[Path]) -> tuple[pa.Table, list[Provenance]]:
+    trials = [_read(path) for path in paths]
+    return _encoded(_with_metadata(trials)), [trial.provenance for trial in trials]
+
+
+def _read(path: Path) -> _Trial:
+    # Measured on 4,000 files of 60 rows: an open handle, no prefetch and no threads inside one
+    # file read three times as many files a second as `pyarrow.parquet.read_table`.
+    try:
+        with pa.OSFile(str(path)) as handle:
+            table = pq.ParquetFile(handle, pre_buffer=False).read(use_threads=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _unreadable(path, error) from error
+    metadata = table.schema.metadata or {}
+    _check_version(path, metadata)
+    provenance = _provenance(path, _manifest(path, metadata))
+    if provenance.trial_id != path.stem:
+        raise StoreError(f"{path}: holds trial {provenance.trial_id}; was the file renamed?")
+    group, primary = _text(path, metadata, GROUP_KEY), _text(path, metadata, PRIMARY_KEY)
+    return _Trial(_conform(path, table), group, primary, provenance)
+
+
+def _unreadable(path: Path, error: Exception) -> StoreError:
+    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return StoreError(f"{path}: damaged or cut short, remove it and run its suite again ({cause})")
+
+
+def _check_version(path: Path, metadata: dict[bytes, bytes]) -> None:
+    found = _text(path, metadata, SCHEMA_KEY)
+    if not found.isdigit():
+        raise StoreError(f"{path}: schema version '{found}' is not a number")
+    if int(found) > SCHEMA_VERSION:
+        raise StoreError(
+            f"{path}: written by a newer version of this program: "
+            f"schema {found}, and this one reads up to {SCHEMA_VERSION}"
+        )
+    if int(found) < SCHEMA_VERSION:
+        raise StoreError(f"{path}: schema {found} is older than {SCHEMA_VERSION}, run it again")
+
+
+def _text(path: Path, metadata: dict[bytes, bytes], key: bytes) -> str:
+    if key not in metadata:
+        raise StoreError(f"{path}: not a trial file, its metadata lack '{key.decode()}'")
+    return metadata[key].decode()
+
+
+def _manifest(path: Path, metadata: dict[bytes, bytes]) -> dict[str, Any]:
+    try:
+        found = json.loads(_text(path, metadata, MANIFEST_KEY))
+    except ValueError as error:
+        raise StoreError(f"{path}: its manifest is not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise StoreError(f"{path}: its manifest is not a JSON object")
+    return found
+
+
+def _provenance(path: Path, found: dict[str, Any]) -> Provenance:
+    git, versions = found.get("git") or {}, found.get("versions") or {}
+    pairs = tuple(sorted((str(name), str(text)) for name, text in versions.items() if text))
+    trial_id = str(found.get("trial_id", path.stem))
+    return Provenance(trial_id, git.get("revision") or UNKNOWN, bool(git.get("dirty")), pairs)
+
+
+def _conform(path: Path, table: pa.Table) -> pa.Table:
+    """The table with this schema's columns, in its order and types."""
+    if table.schema.equals(SCHEMA):
+        return table.replace_schema_metadata(None)
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    if missing:
+        columns = ", ".join(f"'{name}'" for name in missing)
+        raise StoreError(f"{path}: an older schema without column {columns}, run it again")
+    try:
+        return table.select(SCHEMA.names).replace_schema_metadata(None).cast(SCHEMA)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise StoreError(
+            f"{path}: a column has another type than schema {SCHEMA_VERSION} says: {error}"
+        ) from error
+
+
+def _with_metadata(trials: Sequence[_Trial]) -> pa.Table:
+    lengths = [trial.table.num_rows for trial in trials]
+    rows = pa.concat_tables([SCHEMA.empty_table(), *(trial.table for trial in trials)])
+    rows = rows.append_column("group", _repeat([trial.group for trial in trials], lengths))
+    return rows.append_column("primary", _repeat([trial.primary for trial in trials], lengths))
+
+
+def _repeat(values: Iterable[str], lengths: Sequence[int]) -> pa.Array:
+    which = np.repeat(np.arange(len(lengths)), lengths)
+    return pa.array(list(values), pa.string()).take(pa.array(which, pa.int64()))
+
+
+def _encoded(table: pa.Table) -> pa.Table:
+    """The table in one piece a column, text as dictionaries."""
+    columns = [
+        column.combine_chunks().dictionary_encode()
+        if pa.types.is_string(column.type)
+        else column.combine_chunks()
+        for column in table.columns
+    ]
+    return pa.table(columns, names=table.column_names)

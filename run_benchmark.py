@@ -1,0 +1,265 @@
+"""Engram's command line: from a YAML file to a table of continual-learning results.
+
+Exit status: 0 if every trial is done, 1 if one failed, 2 if the input is wrong, 130 on Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections import Counter
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from harness.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from harness.run import Plan
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="A distributed benchmark for continual learning.",
+)
+# Rich takes 80 columns for a pipe, which would cut the tables of a log file.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+class ExecutorName(StrEnum):
+    RAY = "ray"
+    INLINE = "inline"
+
+
+SuiteFile = Annotated[Path, typer.Argument(metavar="SUITE.yaml", help="The suite to run.")]
+ResultsOption = Annotated[
+    Path | None, typer.Option("--results", help="Results folder; default results/<suite>.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; the value is YAML."),
+]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="KEY=V1,V2", help="Keep the matching trials, e.g. method=er."),
+]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="HOST:PORT of a Ray cluster; default: this machine.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", help="At most this many trials at once.")
+]
+RetryOption = Annotated[
+    list[str] | None, typer.Option("--retry", help="Also repeat trials that ended so: diverged.")
+]
+RootOption = Annotated[
+    str | None, typer.Option("--root", help="Where data sets live; default ENGRAM_DATA.")
+]
+
+
+@app.command()
+def run(
+    suite: SuiteFile,
+    results: ResultsOption = None,
+    assignments: SetOption = None,
+    only: OnlyOption = None,
+    executor: ExecutorName = ExecutorName.RAY,
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    retry: RetryOption = None,
+) -> None:
+    """Run what a suite wants and the store lacks, then print its tables."""
+    from harness.run import run_plan
+
+    plan = _plan(suite, results, assignments, only, retry)
+    for skip in plan.skips:
+        console.print(f"skipped {skip.title}: {skip.reason}", markup=False)
+    todo = len(plan.to_run())
+    console.print(f"{plan.suite.name}: {len(plan.trials)} trials, {todo} to run", markup=False)
+    outcomes = run_plan(plan, console, executor=executor.value, address=address, workers=workers)
+    _print_tables(plan.store.root, plan.suite.name)
+    counts = Counter(outcome.status for outcome in outcomes)
+    if outcomes:
+        summary = ", ".join(f"{count} {status}" for status, count in counts.items())
+        console.print(f"{summary}; stored in {plan.store.root}", markup=False, soft_wrap=True)
+    if counts["failed"]:
+        console.print("run the same command again to repeat what failed", markup=False)
+    raise typer.Exit(1 if counts["failed"] else 0)
+
+
+@app.command()
+def plan(
+    suite: SuiteFile,
+    results: ResultsOption = None,
+    assignments: SetOption = None,
+    only: OnlyOption = None,
+    executor: ExecutorName = ExecutorName.RAY,
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    retry: RetryOption = None,
+) -> None:
+    """Show what is done, missing or failed and how long the rest may take; run nothing."""
+    from harness.plan_table import plan_lines, plan_table
+
+    del address
+    made = _plan(suite, results, assignments, only, retry)
+    console.print(plan_table(made))
+    at_once = 1 if executor is ExecutorName.INLINE else workers
+    for line in plan_lines(made, at_once):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(metavar="DIR", help="A results folder.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where to write; default DIR/report.")
+    ] = None,
+) -> None:
+    """Write tables (md, tex, csv), figures (png, pdf) and index.html from stored results."""
+    from analysis.report import write_report
+
+    from analysis.load import StoreError
+
+    try:
+        index = write_report(results, out or results / "report")
+    except StoreError as error:
+        raise UserError(str(error)) from None
+    _print_tables(results)
+    console.print(f"report: {index.absolute()}", markup=False, soft_wrap=True)
+
+
+class Listed(StrEnum):
+    METHODS = "methods"
+    DATASETS = "datasets"
+    PROTOCOLS = "protocols"
+    SUITES = "suites"
+    EVALUATORS = "evaluators"
+    OBJECTIVES = "objectives"
+    BACKBONES = "backbones"
+    AUGMENTATIONS = "augmentations"
+    PAPERS = "papers"
+
+
+@app.command(name="list")
+def list_(kind: Annotated[Listed, typer.Argument(help="What to list.")]) -> None:
+    """List what a suite can name, with one line each on a terminal, else bare names."""
+    from harness.catalogue import listing
+
+    rows = listing(kind.value)
+    if not console.is_terminal:
+        sys.stdout.writelines(f"{name}\n" for name, _ in rows)
+        return
+    table = Table.grid(padding=(0, 2))
+    for name, summary in rows:
+        table.add_row(f"[bold]{name}[/bold]", summary)
+    console.print(table)
+
+
+@app.command()
+def show(method: Annotated[str, typer.Argument(help="A method's name.")]) -> None:
+    """Show a method's paper, what it needs, and its settings with defaults and their sources."""
+    from harness.catalogue import describe
+
+    console.print(describe(method), markup=False, soft_wrap=True)
+
+
+class DataAction(StrEnum):
+    LIST = "list"
+    CHECK = "check"
+    PREPARE = "prepare"
+
+
+@app.command()
+def data(
+    action: Annotated[DataAction, typer.Argument(help="What to do.")],
+    name: Annotated[str | None, typer.Argument(help="A data set; not for list.")] = None,
+    root: RootOption = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch it, where that is possible.")
+    ] = False,
+) -> None:
+    """List the data sets, check that one is there, or prepare (generate, fetch) it."""
+    from harness.data import shelf
+    from harness.data.registry import data_root
+
+    where = data_root(root)
+    if action is DataAction.LIST:
+        console.print(shelf.overview(where))
+        return
+    if name is None:
+        raise UserError(f"data {action}: which data set? `data list` shows them")
+    if action is DataAction.PREPARE:
+        shelf.prepare(name, where, download=download)
+    console.print(shelf.check(name, where), markup=False, soft_wrap=True)
+
+
+@app.command()
+def reproduce(
+    trial_id: Annotated[str, typer.Argument(help="16 hex digits, as in results files.")],
+    results: Annotated[Path, typer.Option("--results", help="The folder it is stored in.")],
+    root: RootOption = None,
+) -> None:
+    """Run a stored trial again, here and now, and compare every number."""
+    from harness.reproduce import reproduce as again
+
+    comparison = again(trial_id, results, root, console)
+    for line in comparison.lines():
+        console.print(line, markup=False, soft_wrap=True)
+    raise typer.Exit(0 if comparison.equal else 1)
+
+
+def _plan(
+    suite: Path,
+    results: Path | None,
+    assignments: list[str] | None,
+    only: list[str] | None,
+    retry: list[str] | None,
+) -> Plan:
+    from harness.run import Request, make_plan
+
+    for state in retry or []:
+        if state != "diverged":
+            raise unknown("state", state, ["diverged"], where="--retry")
+    request = Request(suite, results, assignments or [], only or [], frozenset(retry or []))
+    return make_plan(request)
+
+
+def _print_tables(results: Path, suite: str | None = None) -> None:
+    from analysis.load import StoreError
+    from analysis.tables import terminal_tables
+
+    try:
+        for table in terminal_tables(results, suite):
+            console.print(table)
+    except StoreError as error:
+        raise UserError(str(error)) from None
+
+
+def _interrupted() -> NoReturn:
+    console.print("\ninterrupted; finished trials are stored, the same command goes on from here")
+    # Workers and threads of Ray would hold up an orderly exit; nothing is left to write.
+    sys.stdout.flush()
+    os._exit(130)
+
+
+def main() -> None:
+    """Run the command line; the user's errors become one message and status 2."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _interrupted()
+
+
+if __name__ == "__main__":
+    main()
