@@ -46,7 +46,7 @@ class Column:
 class Cell:
     """Mean and sample standard deviation in percent over `n` seeds, and the seeds without a number.
 
-    `rank` is BEST, SECOND or 0; `show_n` says that other cells of the table have another n.
+    `rank` is BEST, SECOND or 0; `usual_n` is the n that most cells of the table have.
     """
 
     mean: float
@@ -58,8 +58,8 @@ class Cell:
     failed: int
     missing: int
     method: str
+    usual_n: int
     rank: int = 0
-    show_n: bool = False
 
     def value(self, sign: str = "±") -> str:
         """`34.56 ± 0.78`; a dash where there is no number."""
@@ -68,12 +68,12 @@ class Cell:
         return f"{_fixed(self.mean)} {sign} {_fixed(self.std)}"
 
     def note(self) -> str:
-        """`(2 of 3, 1 diverged)` if seeds are wanting, `(n = 2)` if that is all there is to say."""
+        """`(2 of 3, 1 diverged)` if seeds are wanting, `(n = 2)` if most cells have another n."""
         lacking = {"diverged": self.diverged, "failed": self.failed, "missing": self.missing}
         parts = [f"{count} {state}" for state, count in lacking.items() if count]
         if parts or 0 < self.n < self.wanted:
             return f"({', '.join([f'{self.n} of {self.wanted}', *parts])})"
-        return f"(n = {self.n})" if self.show_n and self.n else ""
+        return f"(n = {self.n})" if self.n and self.n != self.usual_n else ""
 
     def text(self) -> str:
         """Value and note."""
@@ -105,15 +105,21 @@ def grid(cells: pd.DataFrame, metrics: Sequence[str]) -> Grid:
     labels = list(dict.fromkeys(str(line["label"]) for line in lines))
     settings = _ordered(_setting(line) for line in lines)
     columns = [Column(setting, metric) for setting in settings for metric in metrics]
-    counts = {int(line["n"]) for line in lines if line["n"]}
+    usual = usual_n(cells)
     found = {
-        (str(line["label"]), Column(_setting(line), str(line["metric"]))): _cell(line, counts)
+        (str(line["label"]), Column(_setting(line), str(line["metric"]))): _cell(line, usual)
         for line in lines
     }
     plain = Grid(labels, columns, found)
     ranks = {key: rank for column in columns for key, rank in _ranks(plain, column).items()}
     ranked = {key: replace(cell, rank=ranks.get(key, 0)) for key, cell in found.items()}
     return Grid(labels, columns, ranked)
+
+
+def usual_n(cells: pd.DataFrame) -> int:
+    """The number of seeds that most cells rest on, the larger of two that are as frequent."""
+    counts = cells.loc[cells["n"] > 0, "n"].mode()
+    return int(counts.max()) if len(counts) else 0
 
 
 def _setting(line: dict[Any, Any]) -> Setting:
@@ -132,7 +138,7 @@ def _ordered(settings: Iterable[Setting]) -> list[Setting]:
     return sorted(known, key=place)
 
 
-def _cell(line: dict[Any, Any], counts: set[int]) -> Cell:
+def _cell(line: dict[Any, Any], usual: int) -> Cell:
     return Cell(
         mean=100 * float(line["mean"]),
         std=100 * float(line["std"]),
@@ -143,7 +149,7 @@ def _cell(line: dict[Any, Any], counts: set[int]) -> Cell:
         failed=int(line["failed"]),
         missing=int(line["missing"]),
         method=str(line["method"]),
-        show_n=len(counts) > 1,
+        usual_n=usual,
     )
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.aggregate import base_metric, cells
-from analysis.grid import BEST, REFERENCES, SECOND, Cell, Column, Grid, grid
+from analysis.grid import BEST, REFERENCES, SECOND, Cell, Column, Grid, grid, usual_n
 from analysis.load import Results, read
 from analysis.metrics import METRICS
 
@@ -89,10 +89,9 @@ def caption(source: ResultTable) -> str:
     """What the numbers are: the metrics' definitions, the spread and the number of seeds."""
     formulas = [f"{name} = {METRICS[base_metric(name)].formula}" for name in source.metrics]
     primary = ", ".join(sorted(set(source.cells["primary"])))
-    seeds = sorted({int(n) for n in source.cells["n"] if n})
-    count = " to ".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1]))) if seeds else "no"
+    unless = " unless a cell says otherwise" if len(set(source.cells["n"]) - {0}) > 1 else ""
     sentences = [
-        f"Percent, mean ± sample standard deviation over n = {count} seeds.",
+        f"Percent, mean ± sample standard deviation over n = {usual_n(source.cells)} seeds{unless}.",
         f"{'; '.join(formulas)}; A[k,i] is the accuracy on task i after task k of T, both from 0, "
         f"measured by {primary}.",
     ]

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from rich.console import Console
 
-from harness import rayenv
+from harness import cluster
 from harness.data.base import DataError
 from harness.data.registry import data_root
 from harness.errors import UserError
@@ -109,6 +109,8 @@ def run_plan(
         raise UserError("--executor inline runs one trial at a time, without --address")
     if workers is not None and workers < 1:
         raise UserError(f"--workers must be at least 1, got {workers}")
+    if address is not None:
+        cluster.check_address(address)
     plan.store.create()
     plan.store.write_suite(plan.suite.name, suite_document(plan.suite.name, plan.all_trials))
     trials = plan.to_run()
@@ -122,7 +124,7 @@ def run_plan(
     if executor == "inline":
         with display:
             return run_inline(trials, setup, display)
-    rayenv.prepare()
+    cluster.prepare()
     from harness import scheduler  # Ray takes seconds to import, and reads the switches as it is
 
     scheduler.start_ray(address)

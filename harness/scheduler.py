@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import socket
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -21,13 +20,13 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
+from harness.cluster import ENVIRONMENT, check_address
 from harness.config import ROOT
 from harness.errors import UserError
 from harness.execute import Outcome, Setup, execute
 from harness.inline import BUSY_SECONDS
 from harness.manifest import now
 from harness.progress import Listener
-from harness.rayenv import ENVIRONMENT
 from harness.spec import Resources, Trial
 from harness.store import Failure, Store
 from harness.trial import Progress
@@ -38,26 +37,7 @@ WAVE: Final = 2000
 RETRIES: Final = 3
 """How often a trial is started again after its worker was lost."""
 
-CONNECT_SECONDS: Final = 5.0
-
 _NOT_SHIPPED: Final = [".git", ".venv", "results", "build", "**/__pycache__", ".pytest_cache"]
-
-
-def check_address(address: str) -> None:
-    """Try a plain connection to a Ray address, `host:port` or `ray://host:port`.
-
-    Raises:
-        UserError: if nothing answers within 5 seconds.
-    """
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not host or not port.isdigit():
-        raise UserError(f"--address {address}: expected HOST:PORT, such as 10.0.0.1:6379")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise UserError(
-            f"--address {address}: no answer ({error}); is the head node up and the port right?"
-        ) from None
 
 
 def start_ray(address: str | None) -> None:
