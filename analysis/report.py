@@ -54,12 +54,16 @@ class _Table:
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """A figure for the page; `data` is its PNG in base64, `files` its forms beside the page."""
+    """A figure for the page; `data` is its PNG in base64, `files` its forms beside the page.
+
+    `inches` is its width in print, by which the page lays it out.
+    """
 
     title: str
     alt: str
     data: str
     files: list[str]
+    inches: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +119,15 @@ def _suite(
         _Protocol(
             protocol,
             [shown for made, shown in tables if (made.suite, made.protocol) == (name, protocol)],
-            [
-                picture
-                for panel, pictures in drawn
-                if (panel.suite, panel.protocol) == (name, protocol)
-                for picture in pictures
-            ],
+            sorted(
+                (
+                    picture
+                    for panel, pictures in drawn
+                    if (panel.suite, panel.protocol) == (name, protocol)
+                    for picture in pictures
+                ),
+                key=lambda picture: picture.inches,
+            ),
         )
         for protocol in map(str, own["protocol"].unique())
     ]
@@ -163,11 +170,13 @@ def _write_figures(panel: Panel, out: Path) -> list[_Picture]:
     pictures: list[_Picture] = []
     for title, draw in figures.items():
         stem = _file_name(draw.__name__, panel.suite, panel.protocol, *cut)
-        png, pdf = save(draw(panel.rows), out / "figures" / stem)
+        figure = draw(panel.rows)
+        png, pdf = save(figure, out / "figures" / stem)
         data = base64.b64encode(png.read_bytes()).decode()
         files = [f"figures/{path.name}" for path in (png, pdf)]
         alt = f"{title} on {setting} for {labels}"
-        pictures.append(_Picture(f"{title}: {setting}", alt, data, files))
+        inches = float(figure.get_figwidth())
+        pictures.append(_Picture(f"{title}: {setting}", alt, data, files, inches))
     return pictures
 
 

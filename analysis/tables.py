@@ -91,7 +91,8 @@ def caption(source: ResultTable) -> str:
     primary = ", ".join(sorted(set(source.cells["primary"])))
     unless = " unless a cell says otherwise" if len(set(source.cells["n"]) - {0}) > 1 else ""
     sentences = [
-        f"Percent, mean ± sample standard deviation over n = {usual_n(source.cells)} seeds{unless}.",
+        "Percent, mean ± sample standard deviation over "
+        f"n = {usual_n(source.cells)} seeds{unless}.",
         f"{'; '.join(formulas)}; A[k,i] is the accuracy on task i after task k of T, both from 0, "
         f"measured by {primary}.",
     ]

@@ -84,7 +84,7 @@ def manifest(root: Path, trial_id: str) -> dict[str, Any]:
         raise StoreError(f"{path}: no such trial is stored")
     try:
         metadata = pq.read_metadata(path).metadata or {}
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
     return _manifest(path, metadata)
 
@@ -100,7 +100,7 @@ def _read(path: Path) -> _Trial:
     try:
         with pa.OSFile(str(path)) as handle:
             table = pq.ParquetFile(handle, pre_buffer=False).read(use_threads=False)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
     metadata = table.schema.metadata or {}
     _check_version(path, metadata)
@@ -162,7 +162,7 @@ def _conform(path: Path, table: pa.Table) -> pa.Table:
         raise StoreError(f"{path}: an older schema without column {columns}, run it again")
     try:
         return table.select(SCHEMA.names).replace_schema_metadata(None).cast(SCHEMA)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except pa.ArrowException as error:
         raise StoreError(
             f"{path}: a column has another type than schema {SCHEMA_VERSION} says: {error}"
         ) from error

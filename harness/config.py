@@ -37,15 +37,23 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file{_neighbour(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
-    loaded = parse_yaml(text, where=str(path))
-    if loaded is None:
+    return mapping(parse_yaml(text, where=str(path)), where=str(path))
+
+
+def mapping(value: object, *, where: str) -> dict[str, Any]:
+    """`value` as a mapping with words as keys; nothing at all is an empty one.
+
+    Raises:
+        UserError: if it is anything else.
+    """
+    if value is None:
         return {}
-    if not isinstance(loaded, dict):
-        raise UserError(f"{path}: expected a mapping of keys, got {_kind(loaded)}")
-    for key in loaded:
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected a mapping of keys, got {_kind(value)}")
+    for key in value:
         if not isinstance(key, str):
-            raise UserError(f"{path}: keys must be words, got {key!r}")
-    return loaded
+            raise UserError(f"{where}: keys must be words, got {key!r}")
+    return value
 
 
 def parse_yaml(text: str, *, where: str) -> Any:  # noqa: ANN401 - whatever the user wrote
@@ -57,6 +65,8 @@ def parse_yaml(text: str, *, where: str) -> Any:  # noqa: ANN401 - whatever the 
         at = f"{where}, line {mark.line + 1}" if mark else where
         raise UserError(f"{at}: not valid YAML: {error.problem}") from None
     except YAMLError as error:
+        raise UserError(f"{where}: not valid YAML: {error}") from None
+    except (ValueError, KeyError) as error:  # a date such as 2024-13-45
         raise UserError(f"{where}: not valid YAML: {error}") from None
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness import plugins, protocol
-from harness.config import CONFIGS, fields, read_yaml
+from harness.config import CONFIGS, fields, mapping, read_yaml
 from harness.data.scenarios import class_order, task_sizes
 from harness.errors import UserError, unknown
 from harness.spec import Component, ProtocolSettings, Trial, TrialSpec
@@ -79,6 +79,14 @@ class _Overrides:
 
 
 @dataclass(frozen=True, slots=True)
+class _Layer:
+    """Settings from one level of a method's YAML: its own and the protocol's."""
+
+    own: Mapping[str, Any]
+    training: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class _Cell:
     """One method on one data set of a grid: applies the precedence of settings."""
 
@@ -94,8 +102,8 @@ class _Cell:
         general, special = self._files()
         protocol_keys = fields(ProtocolSettings)
         values = {
-            **{k: v for k, v in general.items() if k not in {"protocol", "datasets"}},
-            **{k: v for k, v in special.items() if k != "protocol"},
+            **general.own,
+            **special.own,
             **self.own.for_plugin(self.method, known, bare=True),
             **{k: v for k, v in self.method.set.items() if k not in protocol_keys},
             **self.assigned.for_plugin(self.method, known, bare=True),
@@ -119,8 +127,8 @@ class _Cell:
         in_suite = {} if order is None else {"class_order": order}
         layers = [
             protocol.protocol_file(keys.protocol, where=self.grid.where),
-            general.get("protocol", {}),
-            special.get("protocol", {}),
+            general.training,
+            special.training,
             in_suite,
             self.own.for_protocol(),
             {k: v for k, v in self.method.set.items() if k in fields(ProtocolSettings)},
@@ -128,11 +136,21 @@ class _Cell:
         ]
         return protocol.resolve(protocol.merge(layers), where=self.grid.where)
 
-    def _files(self) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _files(self) -> tuple[_Layer, _Layer]:
         """The method's YAML and its block for this data set."""
         path = CONFIGS / "method" / f"{self.method.name}.yaml"
         raw = read_yaml(path) if path.exists() else {}
-        return raw, raw.get("datasets", {}).get(self.dataset.name, {})
+        blocks = mapping(raw.pop("datasets", None), where=f"{path}: datasets")
+        special = blocks.get(self.dataset.name)
+        where = f"{path}: datasets: {self.dataset.name}"
+        return self._layer(raw, str(path)), self._layer(mapping(special, where=where), where)
+
+    def _layer(self, raw: dict[str, Any], where: str) -> _Layer:
+        """One level of a method's YAML, its names and types checked while its file is known."""
+        own = {key: value for key, value in raw.items() if key != "protocol"}
+        plugins.component("method", self.method.name, own, where=where)
+        training = protocol.checked_keys(raw.get("protocol"), where=f"{where}: protocol")
+        return _Layer(own, training)
 
 
 def expand(suite: Suite) -> tuple[list[Trial], list[Skip]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Final
 
 from harness import plugins
-from harness.config import CONFIGS, plain, read_yaml, settings
+from harness.config import CONFIGS, fields, mapping, plain, read_yaml, settings
 from harness.errors import UserError, unknown
 from harness.measure import Evaluator
 from harness.spec import Component, ProtocolSettings, TrialSpec
@@ -15,6 +16,10 @@ from methods.base import Method
 
 PARTS: Final = ("backbone", "objective", "augmentation")
 """Protocol settings that name a plug-in; `backbone.width` and the like set its settings."""
+
+_DEFAULT_PARTS: Final = {
+    field.name: field.default for field in dataclasses.fields(ProtocolSettings) if field.name in PARTS
+}
 
 _WHEN: Final = ("each", "last")
 
@@ -29,7 +34,21 @@ def protocol_file(name: str, *, where: str) -> dict[str, Any]:
     """What `configs/protocol/<name>.yaml` says."""
     if name not in protocol_names():
         raise unknown("protocol", name, protocol_names(), where=where)
-    return read_yaml(CONFIGS / "protocol" / f"{name}.yaml")
+    path = CONFIGS / "protocol" / f"{name}.yaml"
+    return checked_keys(read_yaml(path), where=str(path))
+
+
+def checked_keys(raw: object, *, where: str) -> dict[str, Any]:
+    """Protocol settings of a file whose names are known; an empty block is none at all.
+
+    Raises:
+        UserError: naming the file, which a check of all layers together could not.
+    """
+    block = mapping(raw, where=where)
+    for key in block:
+        if key not in fields(ProtocolSettings):
+            raise unknown("key", key, fields(ProtocolSettings), where=where)
+    return block
 
 
 def merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -38,15 +57,17 @@ def merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for layer in layers:
         for key, value in layer.items():
             before = merged.get(key)
-            merged[key] = _join(before, value) if key in PARTS and before is not None else value
+            merged[key] = _join(before, value) if key in PARTS else value
     return merged
 
 
-def _join(before: str | dict[str, Any], value: str | dict[str, Any]) -> str | dict[str, Any]:
+def _join(before: Any, value: Any) -> Any:  # noqa: ANN401 - a name, a mapping, or a user's mistake
     old = {"name": before} if isinstance(before, str) else before
     new = {"name": value} if isinstance(value, str) else value
-    same = new.get("name", old["name"]) == old["name"]
-    return {**old, **new} if same else value
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return value
+    names = [part["name"] for part in (old, new) if "name" in part]
+    return value if len(names) == 2 and names[0] != names[1] else {**old, **new}
 
 
 def resolve(raw: Mapping[str, Any], *, where: str) -> dict[str, Any]:
@@ -55,6 +76,7 @@ def resolve(raw: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     Raises:
         UserError: for an unknown key, name or value, or parts that do not go together.
     """
+    raw = merge([_DEFAULT_PARTS, raw])
     checked = plain(settings(ProtocolSettings, raw, where=where))
     for part in PARTS:
         name, options = plugins.split_name(checked[part], where=f"{where}: {part}")

@@ -51,7 +51,8 @@ class Randomness:
     def weights(self, make: Callable[[], T], *purpose: str | int) -> T:
         """Build a module on the CPU with weights that depend on the seed and `purpose` alone."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self._root, "init", *purpose))
+            # Not torch.manual_seed, which would seed the GPU's global generator as well.
+            torch.default_generator.manual_seed(derive_seed(self._root, "init", *purpose))
             return make()
 
     def state_dict(self) -> dict[str, Any]:

@@ -95,7 +95,8 @@ def load_suite(path: Path, assignments: Sequence[str] = ()) -> Suite:
     if not isinstance(root, str | None):
         raise UserError(f"{path}: data_root: expected a folder, got {root!r}")
     grid_keys = fields(GridKeys)
-    for_grids = {key: value for key, value in assigned.items() if key in grid_keys - {"set"}}
+    # A class order given by --set wins over those of entries, as a protocol setting does.
+    for_grids = {k: v for k, v in assigned.items() if k in grid_keys - {"set", "class_order"}}
     overrides = {key: value for key, value in assigned.items() if key not in for_grids}
     raws = [{**grid, **for_grids} for grid in _inherit(raw, path)]
     several = len(raws) > 1
@@ -157,6 +158,8 @@ def _grid(raw: Mapping[str, Any], *, where: str) -> Grid:
         own = fields(GridKeys) - {"set"}
         values |= {k: _as_list(v) if k in _LISTS else v for k, v in inner.items() if k in own}
         values["set"] = {k: v for k, v in inner.items() if k not in own}
+    if isinstance(values.get("resources"), dict):
+        settings(Resources, values["resources"], where=f"{where}: resources")
     keys = settings(GridKeys, values, where=where)
     methods = tuple(_entry(value, where=f"{where}: methods") for value in keys.methods)
     datasets = tuple(_entry(value, where=f"{where}: datasets") for value in keys.datasets)

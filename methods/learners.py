@@ -40,7 +40,12 @@ def build_optimizer(
 def build_schedule(
     optimizer: torch.optim.Optimizer, training: Training, num_batches: int
 ) -> LRScheduler | None:
-    """A schedule over the `num_batches` batches of one task, stepped after each; None: constant."""
+    """A schedule over the `num_batches` batches of one task, stepped after each; None: constant.
+
+    It starts from the learning rate that `optimizer` was made with, wherever the last one ended.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = group.get("initial_lr", group["lr"])
     if training.schedule == "cosine":
         return CosineAnnealingLR(optimizer, T_max=num_batches)
     if training.schedule == "multistep":

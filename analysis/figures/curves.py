@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.panels import matrices
 from analysis.figures.style import COLUMN_INCHES, Look, house_style, looks
@@ -14,7 +13,8 @@ from analysis.metrics import Matrix, accuracy_curve
 
 _LEGEND_LINE_INCHES = 0.155
 _MARKS_A_LINE = 10
-_CHARACTERS_A_ROW = 46  # of a legend in 7 pt, without the handles
+_ALL_TICKS = 10
+_CHARACTERS_A_ROW = 58  # of a legend in 7 pt; a handle takes the room of six
 
 
 @house_style()
@@ -33,9 +33,9 @@ def accuracy_curves(rows: pd.DataFrame) -> Figure:
         _draw(axes, accuracy_curve(a), label, style[label])
     axes.set_xlabel("tasks learned")
     axes.set_ylabel("accuracy on tasks seen (%)")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+    axes.set_xticks(_task_ticks(next(iter(found.values())).shape[-1]))
     axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]), top=min(100.0, axes.get_ylim()[1]))
-    figure.legend(loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1.2)
+    figure.legend(loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1)
     return figure
 
 
@@ -58,7 +58,15 @@ def _draw(axes: Axes, curves: Matrix, label: str, look: Look) -> None:
         axes.fill_between(tasks, mean - std, mean + std, color=look.color, alpha=0.15, linewidth=0)
 
 
+def _task_ticks(tasks: int) -> list[int]:
+    """All of up to ten tasks; of more, the first and every fifth, tenth or so."""
+    if tasks <= _ALL_TICKS:
+        return list(range(1, tasks + 1))
+    step = 5 * max(1, round(tasks / 25))
+    return [1, *range(step, tasks + 1, step)]
+
+
 def _legend_columns(labels: list[str]) -> int:
     """As many as fit in a column's width, at most three."""
-    widest = max((len(label) for label in labels), default=1) + 8
+    widest = max((len(label) for label in labels), default=1) + 6
     return max(1, min(3, len(labels), _CHARACTERS_A_ROW // widest))

@@ -17,7 +17,9 @@ from analysis.metrics import Matrix
 
 _MAPS_A_COLUMN = 3
 _MAPS_A_PAGE = 6
-_TITLE_CHARACTERS = 18
+_TITLE_POINTS = 6
+_TITLE_CHARACTERS_AN_INCH = 21  # in that size
+_TITLE_LINE_INCHES = 0.12
 _SCALE = Normalize(0, 100)
 _COLORS = "cividis"
 
@@ -28,13 +30,14 @@ def heat_maps(rows: pd.DataFrame) -> Figure:
 
     An entry that a trial did not measure is blank.
     """
-    found = {_title(label): a.mean(0) for label, a in matrices(rows).items()}
-    wide = len(found) > _MAPS_A_COLUMN
-    across = min(len(found), _MAPS_A_PAGE) if wide else _MAPS_A_COLUMN
-    down = -(-len(found) // across)
-    width = PAGE_INCHES if wide else COLUMN_INCHES
-    extra = 0.14 * sum(_title_lines(list(found), across))
-    figure = Figure(figsize=(width, 0.55 + down * (width - 0.75) / across + extra))
+    means = {label: a.mean(0) for label, a in matrices(rows).items()}
+    across = min(len(means), _MAPS_A_PAGE)
+    down = -(-len(means) // across)
+    width = COLUMN_INCHES if across <= _MAPS_A_COLUMN else PAGE_INCHES
+    side = (width - 1.25) / across  # the rest is for the axes' numbers and the colour bar
+    found = {_title(label, side): a for label, a in means.items()}
+    titles = _TITLE_LINE_INCHES * sum(_title_lines(list(found), across))
+    figure = Figure(figsize=(width, 0.5 + down * side + titles))
     grid = figure.subplots(down, across, squeeze=False)
     for place, axes in enumerate(grid.flat):
         if place >= len(found):
@@ -55,7 +58,7 @@ def heat_maps(rows: pd.DataFrame) -> Figure:
 def _draw(axes: Axes, a: Matrix, title: str) -> None:
     axes.grid(visible=False)
     axes.spines[:].set_visible(True)
-    axes.set_title(title, fontsize=7, pad=3)
+    axes.set_title(title, fontsize=_TITLE_POINTS, pad=3)
     axes.imshow(np.ma.masked_invalid(a), norm=_SCALE, cmap=_COLORS, aspect="equal")
 
 
@@ -68,8 +71,9 @@ def _tick(axes: Axes, tasks: int, *, left: bool, below: bool) -> None:
     axes.tick_params(length=2, pad=2)
 
 
-def _title(label: str) -> str:
-    return "\n".join(textwrap.wrap(label, _TITLE_CHARACTERS) or [label])
+def _title(label: str, inches: float) -> str:
+    """The label in lines no wider than a map."""
+    return "\n".join(textwrap.wrap(label, int(_TITLE_CHARACTERS_AN_INCH * inches)) or [label])
 
 
 def _title_lines(titles: list[str], across: int) -> list[int]:

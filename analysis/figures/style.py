@@ -86,7 +86,7 @@ def house_style() -> Generator[None]:
 
 
 def looks(labels: Iterable[str]) -> dict[str, Look]:
-    """The look of every label; no two alike (up to 77).
+    """The look of every label; no two alike as long as the places last.
 
     A name in `METHODS` always looks the same. Any other label takes the place its name hashes to,
     and only if another unknown label of the figure has that place, the next free one.
@@ -120,5 +120,6 @@ def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Write `stem`.png and `stem`.pdf; their bytes depend on the figure alone."""
     png, pdf = (stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf"))
     figure.savefig(png, metadata={"Software": None})
+    figure.set_layout_engine("none")  # what the first drawing laid out holds for the second
     figure.savefig(pdf, metadata={"CreationDate": None})
     return png, pdf

@@ -32,7 +32,7 @@ class Trial:
     distribution: str = "regular"
     protocol: str = "class_incremental"
     primary: str = "classifier"
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def group(self) -> str:
