@@ -82,7 +82,12 @@ def run(
         console.print(f"skipped {skip.title}: {skip.reason}", markup=False)
     todo = len(plan.to_run())
     console.print(f"{plan.suite.name}: {len(plan.trials)} trials, {todo} to run", markup=False)
-    outcomes = run_plan(plan, console, executor=executor.value, address=address, workers=workers)
+    try:
+        outcomes = run_plan(
+            plan, console, executor=executor.value, address=address, workers=workers
+        )
+    except KeyboardInterrupt:
+        _interrupted()
     _print_tables(plan.store.root, plan.suite.name)
     counts = Counter(outcome.status for outcome in outcomes)
     if outcomes:
@@ -123,15 +128,15 @@ def report(
     ] = None,
 ) -> None:
     """Write tables (md, tex, csv), figures (png, pdf) and index.html from stored results."""
-    from analysis.report import write_report
-
     from analysis.load import StoreError
+    from analysis.report import write_report
 
     try:
         index = write_report(results, out or results / "report")
     except StoreError as error:
         raise UserError(str(error)) from None
-    _print_tables(results)
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from None
     console.print(f"report: {index.absolute()}", markup=False, soft_wrap=True)
 
 
@@ -187,17 +192,18 @@ def data(
 ) -> None:
     """List the data sets, check that one is there, or prepare (generate, fetch) it."""
     from harness.data import shelf
-    from harness.data.registry import data_root
 
-    where = data_root(root)
+    where = shelf.data_root(root)
     if action is DataAction.LIST:
         console.print(shelf.overview(where))
         return
     if name is None:
         raise UserError(f"data {action}: which data set? `data list` shows them")
-    if action is DataAction.PREPARE:
-        shelf.prepare(name, where, download=download)
-    console.print(shelf.check(name, where), markup=False, soft_wrap=True)
+    with console.status(f"{action} {name}"):
+        if action is DataAction.PREPARE:
+            shelf.prepare(name, where, download=download)
+        found = shelf.check(name, where)
+    console.print(found, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -243,8 +249,8 @@ def _print_tables(results: Path, suite: str | None = None) -> None:
 
 
 def _interrupted() -> NoReturn:
-    console.print("\ninterrupted; finished trials are stored, the same command goes on from here")
-    # Workers and threads of Ray would hold up an orderly exit; nothing is left to write.
+    """Leave at once: what is finished is stored, and Ray's processes end with this one."""
+    console.print("interrupted; finished trials are stored, the same command goes on from here")
     sys.stdout.flush()
     os._exit(130)
 
@@ -257,8 +263,6 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        _interrupted()
 
 
 if __name__ == "__main__":

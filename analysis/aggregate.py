@@ -22,7 +22,7 @@ CELL: Final = ("suite", "protocol", "label", "dataset", "num_tasks", "distributi
 STATES: Final = (DONE, DIVERGED, FAILED, MISSING)
 
 _TASK_IL_SUFFIX: Final = "_task_il"
-_CELL_OF_GROUP: Final = [*CELL, "method", "group", "primary"]
+_CELL_OF_GROUP: Final = [*CELL, "method", "group", "primary", "reference"]
 
 
 def base_metric(name: str) -> str:
@@ -49,8 +49,8 @@ def scored(results: Results, metrics: Sequence[str]) -> pd.DataFrame:
 def cells(results: Results, metrics: Sequence[str] = ("CA", "FA")) -> pd.DataFrame:
     """One row a cell and metric, in the suites' order.
 
-    Columns: `CELL`, `method`, `group`, `primary`, `metric`; `mean` and `std` (sample standard
-    deviation) as fractions over the `n` trials where the metric is defined; and of the `wanted`
+    Columns: `CELL`, `method`, `group`, `primary`, `reference`, `metric`; `mean` and `std` (sample
+    standard deviation) as fractions over the `n` trials where the metric is defined; and of the `wanted`
     trials how many are `done`, `diverged`, `failed`, `missing`.
     """
     trials = scored(results, metrics)

@@ -18,9 +18,6 @@ SECOND: Final = 2
 
 DIGITS: Final = 2
 
-REFERENCES: Final = frozenset({"joint", "iid"})
-"""Methods that train on data of all tasks at once: shown, but never best nor second."""
-
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -58,6 +55,7 @@ class Cell:
     failed: int
     missing: int
     method: str
+    reference: bool  # trained on data of all tasks: shown, but never best nor second
     usual_n: int
     rank: int = 0
 
@@ -149,6 +147,7 @@ def _cell(line: dict[Any, Any], usual: int) -> Cell:
         failed=int(line["failed"]),
         missing=int(line["missing"]),
         method=str(line["method"]),
+        reference=bool(line["reference"]),
         usual_n=usual,
     )
 
@@ -161,9 +160,7 @@ def _ranks(table: Grid, column: Column) -> dict[tuple[str, Column], int]:
     scores = {
         (label, column): round(cell.mean, DIGITS)
         for label in table.labels
-        if (cell := table.cells.get((label, column))) is not None
-        and cell.n
-        and cell.method not in REFERENCES
+        if (cell := table.cells.get((label, column))) is not None and cell.n and not cell.reference
     }
     if len(numbers) != 1 or len(scores) < 2:
         return {}

@@ -25,7 +25,7 @@ DIVERGED: Final = "diverged"
 SUITE_SCHEMA: Final = 1
 """The newest version of suite files that this program reads."""
 
-_COLUMNS: Final = ("suite", *IDENTITY, "state", "failure", "message", "settings")
+_COLUMNS: Final = ("suite", *IDENTITY, "reference", "state", "failure", "message", "settings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,8 @@ def trials(root: Path) -> pd.DataFrame:
     """One row a wanted trial and suite, in the suites' order.
 
     Columns: `suite`, who it is (`IDENTITY`), `state` (done, missing, failed, diverged), `failure`
-    (its class) and `message` (its first line) where there was one, `settings` (a flat mapping).
+    (its class) and `message` (its first line) where there was one, `settings` (a flat mapping),
+    `reference` (whether the method is an upper reference, which is shown but not ranked).
     A stored trial whose suite has no suite file counts as wanted by the suite named in its rows.
     """
     return _trials(root, None)
@@ -117,7 +118,8 @@ def _suite(path: Path) -> tuple[str, list[dict[str, Any]]]:
         absent = [key for key in (*IDENTITY, "settings") if key not in line]
         if absent:
             raise StoreError(f"{path}: trial {number} lacks '{absent[0]}'")
-        lines.append({"suite": name, **{key: line[key] for key in (*IDENTITY, "settings")}})
+        known = {key: line[key] for key in (*IDENTITY, "settings")}
+        lines.append({"suite": name, "reference": bool(line.get("reference")), **known})
     return name, lines
 
 
@@ -132,8 +134,10 @@ def _unlisted(
     first = first.sort_values(["suite", "protocol", "dataset", "num_tasks", "label", "seed"])
     lines: list[dict[str, Any]] = []
     for line in first[["suite", *IDENTITY]].to_dict("records"):
-        settings = _settings(manifest(root, str(line["trial_id"])))
-        lines.append({**{str(key): value for key, value in line.items()}, "settings": settings})
+        held = manifest(root, str(line["trial_id"]))
+        known = {str(key): value for key, value in line.items()}
+        extra = {"reference": bool(held.get("reference")), "settings": _settings(held)}
+        lines.append({**known, **extra})
     return lines
 
 

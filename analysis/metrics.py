@@ -75,7 +75,8 @@ def accuracy_curve(a: Matrix, n: Matrix | None = None) -> Matrix:
     seen = np.tri(a.shape[-1], dtype=bool)
     weight = np.ones(a.shape[-1]) if n is None else n[..., None, :]
     total = np.where(seen, a * weight, 0.0).sum(-1)
-    return total / np.where(seen, weight, 0.0).sum(-1)
+    with np.errstate(invalid="ignore"):
+        return total / np.where(seen, weight, 0.0).sum(-1)
 
 
 @metric("CA", "mean over k of the mean over i≤k of A[k,i]")
@@ -120,7 +121,8 @@ def final_accuracy_weighted(a: Matrix, n: Matrix) -> Score:
 
     Also: accuracy on the pooled test set; "last accuracy" of PyCIL.
     """
-    return (a[..., -1, :] * n).sum(-1) / n.sum(-1)
+    with np.errstate(invalid="ignore"):
+        return (a[..., -1, :] * n).sum(-1) / n.sum(-1)
 
 
 @metric(

@@ -181,7 +181,8 @@ def _write_figures(panel: Panel, out: Path) -> list[_Picture]:
 
 
 def _file_name(*parts: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", "_".join(filter(None, parts)))
+    """The parts joined by hyphens, which they do not contain themselves."""
+    return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
 
 
 def _render(suites: Sequence[_Suite], results: Results) -> str:

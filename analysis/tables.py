@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.aggregate import base_metric, cells
-from analysis.grid import BEST, REFERENCES, SECOND, Cell, Column, Grid, grid, usual_n
+from analysis.grid import BEST, SECOND, Cell, Column, Grid, grid, usual_n
 from analysis.load import Results, read
 from analysis.metrics import METRICS
 
@@ -96,7 +96,7 @@ def caption(source: ResultTable) -> str:
         f"{'; '.join(formulas)}; A[k,i] is the accuracy on task i after task k of T, both from 0, "
         f"measured by {primary}.",
     ]
-    shown = sorted(REFERENCES & set(source.cells["method"]))
+    shown = sorted(set(source.cells.loc[source.cells["reference"], "label"]))
     if shown:
         sentences.append(f"Not ranked, being references trained on all data: {', '.join(shown)}.")
     return " ".join(sentences)

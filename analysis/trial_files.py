@@ -95,8 +95,8 @@ def _read_batch(paths: Sequence[Path]) -> tuple[pa.Table, list[Provenance]]:
 
 
 def _read(path: Path) -> _Trial:
-    # Measured on 4,000 files of 60 rows: an open handle, no prefetch and no threads inside one
-    # file read three times as many files a second as `pyarrow.parquet.read_table`.
+    # On files of 60 rows, neither prefetch nor threads inside one file pay: without them it takes
+    # about half the CPU time of `pyarrow.parquet.read_table` (benchmarks/load_many_trials.py).
     try:
         with pa.OSFile(str(path)) as handle:
             table = pq.ParquetFile(handle, pre_buffer=False).read(use_threads=False)

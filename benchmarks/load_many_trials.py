@@ -1,7 +1,7 @@
 """How many trial files a second `analysis.load` reads: `python benchmarks/load_many_trials.py N`.
 
 Writes N files of 60 rows in a temporary folder and reads them with `load` and, to compare, with
-the plainer ways that pyarrow offers: those give up the metadata, or spend memory on repeated text.
+the plainer ways that pyarrow offers. `load` does more: it checks each file and makes a frame.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -86,43 +86,70 @@ def _write_one(folder: Path, number: int, columns: dict[str, list[object]]) -> N
     pq.write_table(table, folder / f"{trial_id}.parquet")
 
 
-def plain_read_table(paths: list[str]) -> int:
-    """`read_table` in a pool of threads; with an explicit schema it drops the metadata."""
+def read_table(paths: list[str]) -> int:
+    """`read_table` in a pool of threads, metadata kept."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return pa.concat_tables(list(pool.map(pq.read_table, paths))).num_rows
 
 
-def plain_dataset(paths: list[str]) -> int:
-    """One dataset over the list of files, which reads no metadata."""
+def dataset(paths: list[str]) -> int:
+    """One dataset over the list of files: the rows alone."""
     return ds.dataset(paths, schema=SCHEMA, format="parquet").to_table().num_rows
 
 
-def timed(name: str, files: int, work: Callable[[], object]) -> None:
-    start = time.perf_counter()
-    work()
-    seconds = time.perf_counter() - start
-    print(f"{name:24s} {seconds:8.2f} s {files / seconds:8.0f} files/s")
+def dataset_with_metadata(paths: list[str]) -> int:
+    """The same, and then each file's group."""
+    files = ds.dataset(paths, schema=SCHEMA, format="parquet")
+    rows_read = files.to_table().num_rows
+    for fragment in files.get_fragments():
+        fragment.physical_schema.metadata[GROUP_KEY]
+    return rows_read
+
+
+def compare(ways: dict[str, Callable[[], object]], files: int, rounds: int) -> None:
+    """Time the ways in turn, round after round, so that other load on the machine hits all alike.
+
+    Prints the median and the range over rounds, of wall time and of this process's CPU time.
+    """
+    wall: dict[str, list[float]] = {name: [] for name in ways}
+    cpu: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, work in ways.items():
+            began, used = time.perf_counter(), time.process_time()
+            work()
+            wall[name].append(time.perf_counter() - began)
+            cpu[name].append(time.process_time() - used)
+    print(f"{'':24s} {'files/s: median (range)':>28s} {'CPU us/file: median (range)':>30s}")
+    for name in ways:
+        speed = sorted(files / seconds for seconds in wall[name])
+        cost = sorted(1e6 * seconds / files for seconds in cpu[name])
+        print(
+            f"{name:24s} {median(speed):12.0f} ({speed[0]:5.0f} - {speed[-1]:5.0f})"
+            f" {median(cost):14.0f} ({cost[0]:5.0f} - {cost[-1]:5.0f})"
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("trials", type=int, nargs="?", default=4000, metavar="N")
-    count: int = parser.parse_args().trials
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        write(root, count)
+        write(root, arguments.trials)
         paths = [str(path) for path in sorted((root / TRIALS).iterdir())]
-        timed("load", count, lambda: load(root))
         frame = load(root)
-        timed("summarise", count, lambda: summarise(frame))
         print(
             f"rows {len(frame)}, {frame.memory_usage(deep=True).sum() / 2**20:.0f} MiB as a frame"
         )
-        print(
-            f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f} MiB of memory"
-        )
-        timed("read_table, threads", count, lambda: plain_read_table(paths))
-        timed("dataset", count, lambda: plain_dataset(paths))
+        ways: dict[str, Callable[[], object]] = {
+            "load": lambda: load(root),
+            "read_table, threads": lambda: read_table(paths),
+            "dataset": lambda: dataset(paths),
+            "dataset + metadata": lambda: dataset_with_metadata(paths),
+            "summarise": lambda: summarise(frame),
+        }
+        compare(ways, arguments.trials, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import torch
 
 from harness.config import ROOT
 from harness.data.scenarios import Scenario
+from harness.protocol import is_reference
 from harness.schema import SCHEMA_VERSION
 from harness.spec import Trial
 
@@ -65,6 +66,7 @@ def manifest(
         "trial_id": trial.trial_id,
         "group": trial.spec.group,
         "primary": trial.primary,
+        "reference": is_reference(trial.spec),
         "spec": trial.spec.to_json(),
         "suite": trial.suite,
         "label": trial.label,
@@ -95,6 +97,7 @@ def suite_document(name: str, trials: Sequence[Trial]) -> dict[str, Any]:
             "protocol": trial.protocol_name,
             "seed": trial.spec.seed,
             "primary": trial.primary,
+            "reference": is_reference(trial.spec),
             "settings": trial.spec.flat(),
         }
         for trial in trials

@@ -12,13 +12,15 @@ from harness.config import CONFIGS, fields, mapping, plain, read_yaml, settings
 from harness.errors import UserError, unknown
 from harness.measure import Evaluator
 from harness.spec import Component, ProtocolSettings, TrialSpec
-from methods.base import Method
+from methods.base import Method, Signal
 
 PARTS: Final = ("backbone", "objective", "augmentation")
 """Protocol settings that name a plug-in; `backbone.width` and the like set its settings."""
 
 _DEFAULT_PARTS: Final = {
-    field.name: field.default for field in dataclasses.fields(ProtocolSettings) if field.name in PARTS
+    field.name: field.default
+    for field in dataclasses.fields(ProtocolSettings)
+    if field.name in PARTS
 }
 
 _WHEN: Final = ("each", "last")
@@ -61,7 +63,7 @@ def merge(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return merged
 
 
-def _join(before: Any, value: Any) -> Any:  # noqa: ANN401 - a name, a mapping, or a user's mistake
+def _join(before: Any, value: Any) -> Any:  # noqa: ANN401 - a mistake of the user may be anything
     old = {"name": before} if isinstance(before, str) else before
     new = {"name": value} if isinstance(value, str) else value
     if not isinstance(old, dict) or not isinstance(new, dict):
@@ -100,13 +102,22 @@ def part(protocol: Mapping[str, Any], name: str) -> Component:
     return Component(chosen, options)
 
 
+def is_reference(spec: TrialSpec) -> bool:
+    """Whether the method sees the data of all tasks: tables show it, but do not rank it."""
+    return Signal.ALL_DATA in _method_class(spec).needs
+
+
 def unsuitable(spec: TrialSpec) -> str | None:
     """Why this method cannot be run under this protocol, or None if it can."""
-    method: type[Method] = plugins.find("method", spec.method.name, where="").module.build
+    method = _method_class(spec)
     for use in spec.protocol["evaluators"]:
         if _evaluator_class(use["name"]).needs_predictions and not method.predicts:
             return f"{spec.method.name} has no classifier, which evaluator {use['name']} needs"
     return None
+
+
+def _method_class(spec: TrialSpec) -> type[Method]:
+    return plugins.find("method", spec.method.name, where="trial").module.build
 
 
 def _evaluator(use: str | dict[str, Any], *, where: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from harness.checkpoint import CheckpointFolder
-from harness.data.registry import data_root
+from harness.data.shelf import data_root
 from harness.device import device_for, reproducible
 from harness.errors import UserError
 from harness.manifest import now, versions

@@ -10,8 +10,8 @@ from typing import Final, Literal
 from rich.console import Console
 
 from harness import cluster
-from harness.data.base import DataError
-from harness.data.registry import data_root
+from harness.data.shelf import data_root
+from harness.device import device_for
 from harness.errors import UserError
 from harness.execute import Outcome, Setup
 from harness.forecast import Forecast
@@ -102,7 +102,7 @@ def run_plan(
     """Run what a plan leaves to do and store it.
 
     Raises:
-        UserError: if the store cannot be written, data are missing or the cluster is unreachable;
+        UserError: if the store cannot be written, or data, a GPU or the cluster are not to be had;
             nothing has been run then.
     """
     if executor == "inline" and (address or (workers or 1) > 1):
@@ -118,10 +118,12 @@ def run_plan(
         return []
     root = data_root(plan.suite.data_root)
     if address is None:
-        check_data(trials, root)
+        check_data(trials, root, console)
     setup = Setup(plan.store.root, root, git_revision())
     display = ProgressDisplay.of(console, trials, plan.forecast)
     if executor == "inline":
+        for trial in trials:
+            device_for(trial.resources)
         with display:
             return run_inline(trials, setup, display)
     cluster.prepare()
@@ -134,18 +136,16 @@ def run_plan(
         return scheduler.run_on_ray(trials, setup, display, workers=workers)
 
 
-def check_data(trials: Iterable[Trial], root: Path) -> None:
+def check_data(trials: Iterable[Trial], root: Path, console: Console) -> None:
     """Load each data set once before anything starts; generated ones are cached by that.
 
     Raises:
-        UserError: if one is not there or damaged.
+        DataError: if one is not there or damaged.
     """
     seen: set[str] = set()
     for trial in trials:
         key = repr(trial.spec.dataset)
         if key not in seen:
             seen.add(key)
-            try:
+            with console.status(f"loading {trial.dataset_label}"):
                 build_dataset(trial.spec, root)
-            except DataError as error:
-                raise UserError(str(error)) from None

@@ -8,6 +8,7 @@ Nothing else in the project imports Ray, but for the hyperparameter search.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 import uuid
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 import ray
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune.experiment import Trial as TuneTrial
 
 from harness.cluster import ENVIRONMENT, check_address
@@ -55,8 +57,11 @@ def start_ray(address: str | None) -> None:
     code = {"working_dir": str(ROOT), "excludes": _NOT_SHIPPED, "env_vars": ENVIRONMENT}
     try:
         init(address=address, runtime_env=code)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"--address {address}: cannot join: {error}") from None
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        # Ray looks for a token of its own accord only where it starts or finds a cluster itself.
+        token = "" if "RAY_AUTH_MODE" in os.environ else "; does it ask for RAY_AUTH_MODE=token?"
+        reason = " ".join(str(error).split())
+        raise UserError(f"--address {address}: cannot join: {reason}{token}") from None
 
 
 def check_resources(trials: Sequence[Trial]) -> None:

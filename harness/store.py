@@ -184,7 +184,7 @@ class Store:
         for path in (self.root / schema.FAILURES).glob("*.json"):
             try:
                 found[path.stem] = Failure.from_json(json.loads(path.read_text()))
-            except (OSError, ValueError, KeyError):
+            except (OSError, ValueError, KeyError, TypeError):
                 continue  # a damaged note only means that the trial runs again
         return found
 

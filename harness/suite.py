@@ -158,8 +158,9 @@ def _grid(raw: Mapping[str, Any], *, where: str) -> Grid:
         own = fields(GridKeys) - {"set"}
         values |= {k: _as_list(v) if k in _LISTS else v for k, v in inner.items() if k in own}
         values["set"] = {k: v for k, v in inner.items() if k not in own}
-    if isinstance(values.get("resources"), dict):
-        settings(Resources, values["resources"], where=f"{where}: resources")
+    resources: Any = values.get("resources")
+    if isinstance(resources, dict):  # pydantic alone would pass over keys it does not know
+        settings(Resources, resources, where=f"{where}: resources")
     keys = settings(GridKeys, values, where=where)
     methods = tuple(_entry(value, where=f"{where}: methods") for value in keys.methods)
     datasets = tuple(_entry(value, where=f"{where}: datasets") for value in keys.datasets)

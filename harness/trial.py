@@ -21,8 +21,8 @@ from harness.checkpoint import CheckpointFolder
 from harness.config import settings
 from harness.data.augment import Normalizer
 from harness.data.base import Dataset, Split
-from harness.data.registry import load
 from harness.data.scenarios import Scenario, Task, class_order, split_classes
+from harness.data.shelf import load
 from harness.data.stream import RevealedTask, Tally, TaskBatches, training_rows
 from harness.device import peak_memory_bytes, reset_peak_memory, synchronize
 from harness.measure import Checkpoint, Cost, Evaluator, Measurement

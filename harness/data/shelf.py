@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import os
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from harness import plugins
-from harness.data.base import DataError, Dataset
-from harness.data.registry import load
+from harness.data.base import Dataset
 from harness.errors import UserError
+
+
+def data_root(chosen: str | None = None) -> Path:
+    """Where data sets live: `chosen`, else ENGRAM_DATA, else ~/.cache/engram."""
+    return (
+        Path(chosen or os.environ.get("ENGRAM_DATA") or "~/.cache/engram").expanduser().absolute()
+    )
+
+
+@lru_cache(maxsize=2)
+def load(name: str, config: Any, root: Path) -> Dataset:  # noqa: ANN401 - a set's own Config
+    """The data set `name` with these settings.
+
+    The last two stay in memory: trials that follow each other in one process share them, and
+    nothing writes to them.
+
+    Raises:
+        DataError: if it is not there or damaged.
+    """
+    return plugins.find("data set", name, where="data").module.load(config, root)
 
 
 def overview(root: Path) -> Table:
@@ -55,7 +77,4 @@ def check(name: str, root: Path) -> str:
 
 def _load(name: str, root: Path) -> Dataset:
     entry = plugins.find("data set", name, where="data")
-    try:
-        return load(name, entry.config(), root)
-    except DataError as error:
-        raise UserError(str(error)) from None
+    return load(name, entry.config(), root)

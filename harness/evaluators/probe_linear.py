@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.errors import UserError
 from harness.measure import Checkpoint
 from harness.probes import Probe
 
@@ -49,6 +50,8 @@ class LinearProbe(Probe):
             _Data(F.normalize(checkpoint.features(part), dim=1), checkpoint.examples(part).y)
             for part in ("train", "validation")
         )
+        if not len(validation.y):
+            raise UserError("probe_linear: no class has enough images for the validation share")
         rng = checkpoint.rng("probe_linear")
         layer = _linear(train.x.shape[1], checkpoint.scenario.dataset.num_classes, rng)
         layer = layer.to(train.x.device)

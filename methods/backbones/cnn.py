@@ -21,7 +21,9 @@ class CNN(Backbone):
     def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         channels, height, width = image_shape
-        if not config.widths or min(height, width) < 2 ** (len(config.widths) - 1):
+        if not config.widths or min(config.widths) < 1:
+            raise ValueError(f"backbone cnn: `widths` needs layers of 1 or more: {config.widths}")
+        if min(height, width) < 2 ** (len(config.widths) - 1):
             raise ValueError(
                 f"backbone cnn: {len(config.widths)} widths do not suit {height}x{width} images"
             )

@@ -19,8 +19,8 @@ class Config:
 class MLP(Backbone):
     def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
-        if not config.hidden:
-            raise ValueError("backbone mlp: `hidden` needs at least one layer")
+        if not config.hidden or min(config.hidden) < 1:
+            raise ValueError(f"backbone mlp: `hidden` needs layers of 1 or more: {config.hidden}")
         widths = [prod(image_shape), *config.hidden]
         layers: list[nn.Module] = [nn.Flatten()]
         for before, after in itertools.pairwise(widths):

@@ -18,6 +18,6 @@ class Config:
 
 def build(config: Config, image_shape: tuple[int, int, int]) -> SlimResNet:
     """A slim ResNet with `width` * 2 ** (stages - 1) features."""
-    if config.width < 1 or not config.blocks:
-        raise ValueError("backbone resnet_small: `width` and `blocks` must not be empty")
+    if config.width < 1 or not config.blocks or min(config.blocks) < 1:
+        raise ValueError(f"backbone resnet_small: `width` and `blocks` must be positive: {config}")
     return SlimResNet(config.blocks, config.width, image_shape[0])

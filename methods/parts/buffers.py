@@ -38,12 +38,15 @@ class Buffer:
 
     kind = "exemplars"
 
-    def __init__(self, capacity: int, policy: SlotPolicy, rng: torch.Generator) -> None:
+    def __init__(
+        self, capacity: int, policy: SlotPolicy, rng: torch.Generator, device: torch.device
+    ) -> None:
         if capacity < 1:
             raise ValueError(f"a buffer needs room for at least 1 image, got {capacity}")
         self.capacity = capacity
         self.policy = policy
         self.rng = rng
+        self.device = device
         self.seen = 0
         self._columns: dict[str, Tensor] = {}
 
@@ -56,7 +59,13 @@ class Buffer:
         return sum(column[: len(self)].nbytes for column in self._columns.values())
 
     def add(self, **columns: Tensor) -> None:
-        """Offer a batch, given as columns of shape (B, ...), to the policy."""
+        """Offer a batch, given as columns of shape (B, ...), to the policy.
+
+        Raises:
+            ValueError: if the columns are not those of the first batch.
+        """
+        if self._columns and columns.keys() != self._columns.keys():
+            raise ValueError(f"columns {[*columns]} in a buffer of {[*self._columns]}")
         incoming = len(next(iter(columns.values())))
         slots = self.policy(self.seen, incoming, self.capacity, self.rng)
         self.seen += incoming
@@ -68,7 +77,7 @@ class Buffer:
         rows = torch.tensor(list(winners.values()))
         for name, values in columns.items():
             if name not in self._columns:
-                self._columns[name] = values.new_zeros((self.capacity, *values.shape[1:]))
+                self._columns[name] = self._empty(values)
             column = self._columns[name]
             column[to.to(column.device)] = values[rows.to(values.device)]
 
@@ -85,6 +94,10 @@ class Buffer:
         self.seen = state_dict["seen"]
         self._columns = {}
         for name, filled in state_dict["columns"].items():
-            column = filled.new_zeros((self.capacity, *filled.shape[1:]))
-            column[: len(filled)] = filled
-            self._columns[name] = column
+            # A checkpoint comes back on the CPU, whichever device it was written from.
+            self._columns[name] = self._empty(filled)
+            self._columns[name][: len(filled)] = filled.to(self.device)
+
+    def _empty(self, values: Tensor) -> Tensor:
+        """Room for `capacity` rows like those of `values`."""
+        return values.new_zeros((self.capacity, *values.shape[1:]), device=self.device)

@@ -28,7 +28,8 @@ class Replay(SelfSupervisedMethod):
     def __init__(self, config: Config, ctx: Context) -> None:
         super().__init__(ctx)
         policy = {"reservoir": reservoir, "fifo": fifo}[config.policy]
-        self.buffer = Buffer(ctx.training.buffer_size, policy, ctx.random("buffer"))
+        rng = ctx.random("buffer")
+        self.buffer = Buffer(ctx.training.buffer_size, policy, rng, ctx.device)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         x, size = batch.x, self.ctx.training.replay_batch

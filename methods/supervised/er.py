@@ -27,7 +27,8 @@ class ER(ClassifierMethod):
     def __init__(self, config: Config, ctx: Context) -> None:
         super().__init__(ctx)
         self.config = config
-        self.buffer = Buffer(ctx.training.buffer_size, reservoir, ctx.random("buffer"))
+        rng = ctx.random("buffer")
+        self.buffer = Buffer(ctx.training.buffer_size, reservoir, rng, ctx.device)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         if not len(self.buffer):

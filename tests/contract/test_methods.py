@@ -256,9 +256,7 @@ def test_embeddings_have_a_row_an_image_and_no_gradient(name):
     assert features.isfinite().all()
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in METHODS if registry.entry(n).module.build.predicts]
-)
+@pytest.mark.parametrize("name", [n for n in METHODS if registry.entry(n).module.build.predicts])
 def test_predictions_have_a_score_a_class_and_no_gradient(name):
     run = trained(name).run
     scores = run.method.predict(images(run))

@@ -44,6 +44,11 @@ class Trial:
     def trial_id(self) -> str:
         return _digest(f"{self.group} {self.seed}")
 
+    @property
+    def reference(self) -> bool:
+        """Whether the method trains on the data of all tasks."""
+        return self.method in {"joint", "iid"}
+
     def wanted(self) -> dict[str, Any]:
         """Its entry in a suite file."""
         return {
@@ -52,6 +57,7 @@ class Trial:
             "trial_id": self.trial_id,
             "group": self.group,
             "settings": dict(self.settings),
+            "reference": self.reference,
         }
 
 
@@ -116,6 +122,7 @@ def write_trial(
         "trial_id": trial.trial_id,
         "group": trial.group,
         "primary": trial.primary,
+        "reference": trial.reference,
         "spec": {
             "method": {"name": trial.method, "settings": _part(trial, "method")},
             "dataset": {"name": trial.dataset, "settings": _part(trial, "dataset")},

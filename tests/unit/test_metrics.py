@@ -70,6 +70,13 @@ def test_weighted_accuracies_count_images_and_not_tasks():
     assert continual_accuracy_weighted(A, n) == pytest.approx((0.9 + (6 + 24) / 40 + 0.86) / 3)
 
 
+def test_a_task_without_test_images_has_no_weight_and_alone_no_accuracy():
+    n = np.array([10.0, 0.0, 30.0])
+    assert final_accuracy_weighted(A, n) == pytest.approx((5 + 30) / 40)
+    assert math.isnan(final_accuracy_weighted(A, np.zeros(3)))
+    assert math.isnan(continual_accuracy_weighted(A, np.array([0.0, 1.0, 1.0])))
+
+
 def test_forgetting_compares_with_the_best_before_the_last_task():
     assert forgetting(A) == pytest.approx(((0.9 - 0.5) + (0.8 - 0.7)) / 2)
     assert forgetting(RISING) == pytest.approx(((0.6 - 0.8) + (0.7 - 0.4)) / 2)
