@@ -199,6 +199,8 @@ def data(
         return
     if name is None:
         raise UserError(f"data {action}: which data set? `data list` shows them")
+    if not console.is_terminal:
+        console.print(f"{action} {name} in {where}", markup=False, soft_wrap=True)
     with console.status(f"{action} {name}"):
         if action is DataAction.PREPARE:
             shelf.prepare(name, where, download=download)
@@ -249,7 +251,7 @@ def _print_tables(results: Path, suite: str | None = None) -> None:
 
 
 def _interrupted() -> NoReturn:
-    """Leave at once: what is finished is stored, and Ray's processes end with this one."""
+    """Leave at once: what is finished is stored, and no thread may hold up the exit."""
     console.print("interrupted; finished trials are stored, the same command goes on from here")
     sys.stdout.flush()
     os._exit(130)

@@ -50,8 +50,8 @@ def cells(results: Results, metrics: Sequence[str] = ("CA", "FA")) -> pd.DataFra
     """One row a cell and metric, in the suites' order.
 
     Columns: `CELL`, `method`, `group`, `primary`, `reference`, `metric`; `mean` and `std` (sample
-    standard deviation) as fractions over the `n` trials where the metric is defined; and of the `wanted`
-    trials how many are `done`, `diverged`, `failed`, `missing`.
+    standard deviation) as fractions over the `n` trials where the metric is defined; and of the
+    `wanted` trials how many are `done`, `diverged`, `failed`, `missing`.
     """
     trials = scored(results, metrics)
     grouped = trials.groupby(_CELL_OF_GROUP, sort=False, dropna=False)

@@ -129,11 +129,14 @@ def run_plan(
     cluster.prepare()
     from harness import scheduler  # Ray takes seconds to import, and reads the switches as it is
 
-    scheduler.start_ray(address)
-    scheduler.check_resources(trials)
-    display.slots = scheduler.slots(trials, workers)
-    with display:
-        return scheduler.run_on_ray(trials, setup, display, workers=workers)
+    try:
+        scheduler.start_ray(address)
+        scheduler.check_resources(trials)
+        display.slots = scheduler.slots(trials, workers)
+        with display:
+            return scheduler.run_on_ray(trials, setup, display, workers=workers)
+    finally:
+        scheduler.stop_ray()
 
 
 def check_data(trials: Iterable[Trial], root: Path, console: Console) -> None:

@@ -64,6 +64,11 @@ def start_ray(address: str | None) -> None:
         raise UserError(f"--address {address}: cannot join: {reason}{token}") from None
 
 
+def stop_ray() -> None:
+    """Leave the cluster; end the one that `start_ray` started, all of its processes at once."""
+    ray.shutdown()
+
+
 def check_resources(trials: Sequence[Trial]) -> None:
     """Every trial must fit on some node.
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.table import Table
 
 from harness import plugins
 from harness.data.base import Dataset
 from harness.errors import UserError
+from methods.registry import Entry
+
+DOWNLOAD_SECONDS: Final = 20.0
+"""A server that says nothing for so long is given up."""
 
 
 def data_root(chosen: str | None = None) -> Path:
@@ -54,11 +59,25 @@ def prepare(name: str, root: Path, *, download: bool) -> None:
     """
     entry = plugins.find("data set", name, where="data prepare")
     if download:
-        fetch = getattr(entry.module, "download", None)
-        if fetch is None:
-            raise UserError(f"data prepare {name}: nothing to download; {entry.module.SOURCE}")
-        fetch(root)
+        _download(entry, root)
     _load(name, root)
+
+
+def _download(entry: Entry, root: Path) -> None:
+    fetch = getattr(entry.module, "download", None)
+    if fetch is None:
+        raise UserError(f"data prepare {entry.name} --download: {entry.module.SOURCE}")
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_SECONDS)
+    try:
+        fetch(root)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"data prepare {entry.name} --download: {reason}; otherwise: {entry.module.SOURCE}"
+        ) from None
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def check(name: str, root: Path) -> str:

@@ -341,3 +341,15 @@ def test_build_is_a_class_so_that_needs_can_be_read_without_building(name):
     assert inspect.isclass(build)
     assert issubclass(build, Method)
     assert build.needs <= frozenset(Signal)
+
+
+@every_method
+def test_random_streams_start_anew_with_every_task(name):
+    plain, greedy = tiny_run(name), tiny_run(name)
+    for run in (plain, greedy):
+        run._learn(run.scenario.tasks[0])
+    for purpose in plain.random.state_dict()["streams"]:
+        torch.rand(99, generator=greedy.random(purpose))
+    for run in (plain, greedy):
+        run._learn(run.scenario.tasks[1])
+    assert difference(plain.method.state_dict(), greedy.method.state_dict()) is None

@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[2]
 # saves two seconds a call. The script itself and all it does run anew each time.
 _warm = multiprocessing.get_context("forkserver")
 _warm.set_forkserver_preload(
-    ["harness.run", "harness.plan_table", "harness.reproduce", "analysis.tables", "sklearn.datasets"]
+    [
+        *("harness.run", "harness.plan_table", "harness.reproduce", "analysis.report"),
+        *("sklearn.datasets", "torch._dynamo"),  # imported by the first trial
+    ]
 )
 
 

@@ -6,7 +6,6 @@ The gaps asserted are about half of those seen when the tests were written.
 from pathlib import Path
 
 import pytest
-import torch
 
 from analysis.load import load
 from analysis.summary import summarise
@@ -78,7 +77,8 @@ def final_accuracies(suite_path, folder, data_root, **only):
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory, data_root):
     suite = ROOT / "configs" / "suite" / "quickstart.yaml"
-    return final_accuracies(suite, tmp_path_factory.mktemp("quickstart"), data_root, seed=["0", "1"])
+    folder = tmp_path_factory.mktemp("quickstart")
+    return final_accuracies(suite, folder, data_root, seed=["0", "1"])
 
 
 @pytest.mark.parametrize("seed", [0, 1])

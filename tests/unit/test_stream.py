@@ -72,7 +72,7 @@ def seen(scenario, signals, position=1):
 @pytest.mark.parametrize("epochs", [1, 3])
 @pytest.mark.parametrize("size", [1, 10, 23, 46, 50])
 def test_every_image_comes_exactly_once_an_epoch(scenario, stream, size, epochs):
-    found = sum(indices(stream(size=size, epochs=epochs)), [])
+    found = [*itertools.chain(*indices(stream(size=size, epochs=epochs)))]
     rows = sorted(scenario.tasks[1].train.tolist())
     for epoch in range(epochs):
         assert sorted(found[epoch * 46 : (epoch + 1) * 46]) == rows
