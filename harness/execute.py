@@ -104,7 +104,9 @@ def classify(error: BaseException) -> tuple[str, str]:
     message = lines[0] if lines else type(error).__name__
     if isinstance(error, DivergedError):
         return DIVERGED, message
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    # On the CPU, PyTorch has no class of its own for it.
+    no_memory = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    if no_memory or isinstance(error, MemoryError | torch.OutOfMemoryError):
         return "out of memory", message
     return "user", message if isinstance(
         error, ValueError

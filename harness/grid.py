@@ -36,13 +36,13 @@ class _Overrides:
     values: Mapping[str, Any]
     used: set[str] = field(default_factory=set[str])
 
-    def for_protocol(self) -> dict[str, Any]:
-        """Protocol settings, with `backbone.width` and the like under their part."""
+    def for_protocol(self, entry: Entry) -> dict[str, Any]:
+        """Protocol settings of one method, with `backbone.width` and the like under their part."""
         chosen: dict[str, Any] = {}
-        for key, value in self.values.items():
-            head, dot, tail = key.partition(".")
-            if key in fields(ProtocolSettings):
-                chosen = protocol.merge([chosen, {key: value}])
+        for key, name, value in self._named(entry):
+            head, dot, tail = name.partition(".")
+            if name in fields(ProtocolSettings):
+                chosen = protocol.merge([chosen, {name: value}])
             elif dot and head in protocol.PARTS:
                 before = chosen.get(head, {})
                 named = {"name": before} if isinstance(before, str) else before
@@ -52,19 +52,32 @@ class _Overrides:
             self.used.add(key)
         return chosen
 
-    def for_plugin(self, entry: Entry, known: frozenset[str], *, bare: bool) -> dict[str, Any]:
-        """What stands under the name or label of `entry`, and with `bare` what it has by name."""
+    def for_method(self, entry: Entry, known: frozenset[str]) -> dict[str, Any]:
+        """A method's own settings: what stands under its name or label, or it has by name."""
         chosen: dict[str, Any] = {}
+        for key, name, value in self._named(entry):
+            if not _of_protocol(name) and (key != name or name in known):
+                chosen[name] = value
+                self.used.add(key)
+        return chosen
+
+    def for_dataset(self, entry: Entry) -> dict[str, Any]:
+        """A data set's settings, which always stand under its name or label."""
+        named = [(key, name, value) for key, name, value in self._named(entry) if key != name]
+        self.used |= {key for key, _, _ in named}
+        return {name: value for _, name, value in named}
+
+    def _named(self, entry: Entry) -> list[tuple[str, str, Any]]:
+        """Key, key without the name of `entry` before it, value; those under a name come last."""
+        bare: list[tuple[str, str, Any]] = []
+        own: list[tuple[str, str, Any]] = []
         for key, value in self.values.items():
             head, dot, tail = key.partition(".")
-            if bare and key in known - fields(ProtocolSettings):
-                chosen[key] = value
-            elif dot and head in {entry.name, entry.label}:
-                chosen[tail] = value
+            if dot and head in {entry.name, entry.label}:
+                own.append((key, tail, value))
             else:
-                continue
-            self.used.add(key)
-        return chosen
+                bare.append((key, key, value))
+        return bare + own
 
     def check_used(self, entries: Iterable[Entry], where: str) -> None:
         """Every key must have found something that has it."""
@@ -76,6 +89,12 @@ class _Overrides:
             config = plugins.find("method", entry.name, where=where).config
             known |= fields(config) | {f"{entry.label}.{name}" for name in fields(config)}
         raise unknown("setting", unused[0], known, where=where)
+
+
+def _of_protocol(name: str) -> bool:
+    """Whether a setting is the protocol's, or that of one of its parts."""
+    head, dot, _ = name.partition(".")
+    return name in fields(ProtocolSettings) or bool(dot and head in protocol.PARTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +119,20 @@ class _Cell:
         config = plugins.find("method", self.method.name, where=self.grid.where).config
         known = fields(config)
         general, special = self._files()
-        protocol_keys = fields(ProtocolSettings)
         values = {
             **general.own,
             **special.own,
-            **self.own.for_plugin(self.method, known, bare=True),
-            **{k: v for k, v in self.method.set.items() if k not in protocol_keys},
-            **self.assigned.for_plugin(self.method, known, bare=True),
+            **self.own.for_method(self.method, known),
+            **{key: value for key, value in self.method.set.items() if not _of_protocol(key)},
+            **self.assigned.for_method(self.method, known),
         }
         return plugins.component("method", self.method.name, values, where=self.grid.where)
 
     def dataset_component(self) -> Component:
-        config = plugins.find("data set", self.dataset.name, where=self.grid.where).config
-        known = fields(config)
         values = {
-            **self.own.for_plugin(self.dataset, known, bare=False),
+            **self.own.for_dataset(self.dataset),
             **self.dataset.set,
-            **self.assigned.for_plugin(self.dataset, known, bare=False),
+            **self.assigned.for_dataset(self.dataset),
         }
         return plugins.component("data set", self.dataset.name, values, where=self.grid.where)
 
@@ -130,9 +146,9 @@ class _Cell:
             general.training,
             special.training,
             in_suite,
-            self.own.for_protocol(),
-            {k: v for k, v in self.method.set.items() if k in fields(ProtocolSettings)},
-            self.assigned.for_protocol(),
+            self.own.for_protocol(self.method),
+            _Overrides(self.method.set).for_protocol(self.method),
+            self.assigned.for_protocol(self.method),
         ]
         return protocol.resolve(protocol.merge(layers), where=self.grid.where)
 
@@ -161,21 +177,28 @@ def expand(suite: Suite) -> tuple[list[Trial], list[Skip]]:
     Raises:
         UserError: for a name, key or value that does not fit.
     """
-    assigned = _Overrides(suite.overrides)
+    assigned, shared = _Overrides(suite.overrides), _Overrides(suite.shared)
     trials: dict[str, Trial] = {}
     skips: list[Skip] = []
     for grid in suite.grids:
-        for found in _expand_grid(suite.name, grid, assigned):
+        own = _Overrides(grid.keys.set)
+        for found in _expand_grid(suite.name, grid, own, assigned):
             if isinstance(found, Skip):
                 skips.append(found)
             else:
                 trials.setdefault(found.trial_id, found)
-    assigned.check_used((entry for grid in suite.grids for entry in grid.methods), "--set")
+        shared.used |= own.used
+        own.used |= shared.values.keys()
+        own.check_used(grid.methods, f"{grid.where}: set")
+    methods = [entry for grid in suite.grids for entry in grid.methods]
+    shared.check_used(methods, f"{suite.path}: set")
+    assigned.check_used(methods, "--set")
     return list(trials.values()), skips
 
 
-def _expand_grid(suite: str, grid: Grid, assigned: _Overrides) -> Iterator[Trial | Skip]:
-    own = _Overrides(grid.keys.set)
+def _expand_grid(
+    suite: str, grid: Grid, own: _Overrides, assigned: _Overrides
+) -> Iterator[Trial | Skip]:
     for dataset, method in itertools.product(grid.datasets, grid.methods):
         cell = _Cell(grid, method, dataset, own, assigned)
         learner, images, training = (
@@ -191,7 +214,6 @@ def _expand_grid(suite: str, grid: Grid, assigned: _Overrides) -> Iterator[Trial
             trial = Trial(spec, suite, method.label, dataset.label, keys.protocol, keys.resources)
             reason = protocol.unsuitable(spec)
             yield Skip(trial.title, reason) if reason else trial
-    own.check_used(grid.methods, f"{grid.where}: set")
 
 
 def check_scenario(spec: TrialSpec, *, where: str) -> None:

@@ -27,6 +27,7 @@ class Listener(Protocol):
 
     def started(self, trial_id: str) -> None: ...
     def progressed(self, progress: Progress) -> None: ...
+    def restarted(self, trial_id: str) -> None: ...
     def ended(self, outcome: Outcome) -> None: ...
 
 
@@ -98,6 +99,9 @@ class ProgressDisplay:
         quiet = time.monotonic() - self._last_line < PLAIN_SECONDS
         if self._live is None and progress.tasks_done and not quiet:
             self._line(f"  running {self._describe(progress.trial_id)}")
+
+    def restarted(self, trial_id: str) -> None:
+        self._line(f"  again {self.trials[trial_id].title}: its worker was lost")
 
     def ended(self, outcome: Outcome) -> None:
         running = self._running.pop(outcome.trial_id, None)

@@ -84,7 +84,9 @@ def resolve(raw: Mapping[str, Any], *, where: str) -> dict[str, Any]:
         name, options = plugins.split_name(checked[part], where=f"{where}: {part}")
         found = plugins.component(part, name, options, where=where)
         checked[part] = {"name": name, **found.settings}
-    checked["evaluators"] = [_evaluator(use, where=where) for use in checked["evaluators"]]
+    uses = [_evaluator(use, where=where) for use in checked["evaluators"]]
+    # Sorted, because the order of evaluators changes no number and so must not change an id.
+    checked["evaluators"] = sorted(uses, key=lambda use: use["name"])
     measured = [use["name"] for use in checked["evaluators"]]
     if checked["primary"] not in measured:
         raise unknown("evaluator", checked["primary"], measured, where=f"{where}: primary")

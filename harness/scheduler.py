@@ -49,6 +49,8 @@ def start_ray(address: str | None) -> None:
         UserError: if the cluster cannot be joined.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
+    # Tune would print the traceback of a lost worker; the listener is told of it.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     init = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)
     if address is None:
         init(address="local", include_dashboard=False)
@@ -149,6 +151,9 @@ class _Listening(tune.Callback):
             accuracy = result["accuracy"]
             progress = Progress(trial_id, result["tasks_done"], result["num_tasks"], accuracy)
             self.listener.progressed(progress)
+
+    def on_trial_recover(self, *_: object, trial: TuneTrial, **__: object) -> None:
+        self.listener.restarted(trial.config["trial_id"])
 
     def on_trial_error(self, *_: object, trial: TuneTrial, **__: object) -> None:
         self.lose(trial.config["trial_id"])

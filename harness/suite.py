@@ -50,8 +50,8 @@ class GridKeys:
             if count < 1:
                 raise ValueError(f"num_tasks: must be at least 1, got {count}")
         for seed in self.seeds:
-            if seed < 0:
-                raise ValueError(f"seeds: must not be negative, got {seed}")
+            if not 0 <= seed < 2**63:
+                raise ValueError(f"seeds: must be from 0 to below 2**63, got {seed}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,7 @@ class Suite:
 
     Attributes:
         overrides: what `--set` gives for protocols, methods and data sets; it wins over all else.
+        shared: the file's top-level `set`: each of its keys must find a use in some grid.
         data_root: where data sets live, if the suite or `--set` says so.
     """
 
@@ -77,6 +78,7 @@ class Suite:
     path: Path
     grids: tuple[Grid, ...]
     overrides: Mapping[str, Any]
+    shared: Mapping[str, Any] = field(default_factory=dict[str, Any])
     data_root: str | None = None
 
 
@@ -104,7 +106,9 @@ def load_suite(path: Path, assignments: Sequence[str] = ()) -> Suite:
         _grid(grid, where=f"{path}, grid {i + 1}" if several else str(path))
         for i, grid in enumerate(raws)
     ]
-    return Suite(name, path, tuple(grids), overrides, root)
+    top = raw.get("set")
+    shared = {k: v for k, v in top.items() if k not in grid_keys} if isinstance(top, dict) else {}
+    return Suite(name, path, tuple(grids), overrides, shared, root)
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:

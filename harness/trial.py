@@ -25,6 +25,7 @@ from harness.data.scenarios import Scenario, Task, class_order, split_classes
 from harness.data.shelf import load
 from harness.data.stream import RevealedTask, Tally, TaskBatches, training_rows
 from harness.device import peak_memory_bytes, reset_peak_memory, synchronize
+from harness.errors import UserError
 from harness.measure import Checkpoint, Cost, Evaluator, Measurement
 from harness.schema import BEFORE_TRAINING, Row
 from harness.seeds import Randomness, generator
@@ -181,7 +182,13 @@ class TrialRun:
         payload = folder.newest()
         if payload is None or payload["trial_id"] != self.trial.trial_id:
             return
-        self.method.load_state_dict(payload["state"])
+        try:
+            self.method.load_state_dict(payload["state"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"{folder.folder}: made by another version of this program ({error}); "
+                "delete it to start the trial anew"
+            ) from error
         progress = dict(payload["progress"])
         progress["tally"] = Tally(**progress["tally"])
         progress["attempts"] += 1

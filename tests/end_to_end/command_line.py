@@ -5,16 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-# The same script, but forked from a process that has imported the heavy libraries already: that
-# saves two seconds a call. The script itself and all it does run anew each time.
+# Forks of a process that has imported the heavy libraries: that saves seconds a call. The script
+# itself runs anew each time.
 _warm = multiprocessing.get_context("forkserver")
 _warm.set_forkserver_preload(
     [
@@ -31,51 +32,67 @@ class Finished:
     err: str
 
 
-def start(arguments: Sequence[str], environment: Mapping[str, str], **pipes) -> subprocess.Popen:
-    """Start `run_benchmark.py` in a new process group, as a shell does."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "run_benchmark.py"), *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        text=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        **pipes,
-    )
+@dataclass(frozen=True)
+class Running:
+    """`run_benchmark.py` at work in a process group of its own, as a shell starts it."""
+
+    pid: int
+    scratch: Path
+    wait: Callable[[float], int | None]  # the exit status, or None if the seconds are over
+
+    def tell(self, what: signal.Signals, *, group: bool = False) -> None:
+        (os.killpg if group else os.kill)(self.pid, what)
+
+    def finish(self, seconds: float = 240) -> Finished:
+        status = self.wait(seconds)
+        if status is None:
+            self.tell(signal.SIGKILL, group=True)
+            self.wait(10)
+        out, err = ((self.scratch / name).read_text() for name in ("out", "err"))
+        if status is None:
+            raise TimeoutError(f"not finished in {seconds} s: {out}{err}")
+        return Finished(status, out, err)
 
 
-def finish(process: subprocess.Popen, seconds: float = 240) -> Finished:
-    """Wait for the end of a process that `start` began."""
-    try:
-        out, err = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
-    return Finished(process.returncode, out, err)
+def start(arguments: Sequence[str], environment: Mapping[str, str], scratch: Path) -> Running:
+    """Start it as `python run_benchmark.py`."""
+    with (scratch / "out").open("w") as out, (scratch / "err").open("w") as err:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "run_benchmark.py"), *arguments],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
+
+    def wait(seconds: float) -> int | None:
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    return Running(process.pid, scratch, wait)
 
 
-def call_warm(
-    arguments: Sequence[str], environment: Mapping[str, str], scratch: Path, seconds: float = 120
-) -> Finished:
-    """Run `run_benchmark.py` in a fork of an interpreter whose libraries are loaded."""
-    out, err = scratch / "stdout.txt", scratch / "stderr.txt"
-    process = _warm.Process(target=_run, args=(list(arguments), dict(environment), out, err))
+def start_warm(arguments: Sequence[str], environment: Mapping[str, str], scratch: Path) -> Running:
+    """Start it in a fork of an interpreter whose libraries are loaded."""
+    process = _warm.Process(target=_run, args=(list(arguments), dict(environment), scratch))
     process.start()
-    process.join(seconds)
-    if process.exitcode is None:
-        process.kill()
-        raise TimeoutError(f"{arguments}: not finished in {seconds} s")
-    finished = Finished(process.exitcode, out.read_text(), err.read_text())
-    process.close()
-    return finished
+
+    def wait(seconds: float) -> int | None:
+        process.join(seconds)
+        return process.exitcode
+
+    return Running(process.pid, scratch, wait)
 
 
-def _run(arguments: list[str], environment: dict[str, str], out: Path, err: Path) -> None:
+def _run(arguments: list[str], environment: dict[str, str], scratch: Path) -> None:
+    os.setsid()
     os.chdir(ROOT)
     os.environ.update(environment)
-    for descriptor, path in ((1, out), (2, err)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), descriptor)
+    for descriptor, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(scratch / name, os.O_WRONLY | os.O_CREAT, 0o600), descriptor)
     sys.argv = [str(ROOT / "run_benchmark.py"), *arguments]
     runpy.run_path(sys.argv[0], run_name="__main__")

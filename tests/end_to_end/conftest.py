@@ -9,12 +9,14 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import ROOT, Finished, call_warm
+from command_line import ROOT, Finished, Running, start, start_warm
 from processes import wait_for
+from stored import numbers
 
 TINY = {
     "protocol": "class_incremental",
@@ -27,14 +29,15 @@ TINY = {
 
 Suite = Callable[..., str]
 Call = Callable[..., Finished]
+Start = Callable[..., Running]
 
 
 @dataclass(frozen=True)
 class Node:
-    """A Ray on this machine: its address, and what a driver needs in its environment."""
+    """A Ray on this machine: its address, and the token that a driver needs in its environment."""
 
     address: str
-    environment: dict[str, str]
+    token: dict[str, str]
     pid: int
 
 
@@ -63,9 +66,37 @@ def store(tmp_path) -> Path:
 
 
 @pytest.fixture
-def call(tmp_path, environment) -> Call:
+def scratch(tmp_path) -> Callable[[], Path]:
+    """A new folder at every call."""
+
+    def make() -> Path:
+        folder = tmp_path / f"process-{uuid.uuid4().hex[:8]}"
+        folder.mkdir()
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def begin(scratch, environment) -> Start:
+    """The command line with some arguments, started."""
+    return lambda *arguments: start_warm([str(a) for a in arguments], environment, scratch())
+
+
+@pytest.fixture
+def begin_cold(scratch, environment) -> Start:
+    """The same as `python run_benchmark.py`; more environment may be given."""
+
+    def begin(*arguments: Any, **more: str) -> Running:
+        return start([str(a) for a in arguments], {**environment, **more}, scratch())
+
+    return begin
+
+
+@pytest.fixture
+def call(begin) -> Call:
     """The command line with some arguments, to its end."""
-    return lambda *arguments: call_warm([str(a) for a in arguments], environment, tmp_path)
+    return lambda *arguments: begin(*arguments).finish(120)
 
 
 @pytest.fixture
@@ -75,7 +106,30 @@ def run(call, store) -> Call:
 
 
 @pytest.fixture(scope="session")
-def ray_node(tmp_path_factory, environment) -> Iterator[Node]:
+def long(tmp_path_factory) -> str:
+    """A suite of two trials that last some seconds each."""
+    path = tmp_path_factory.mktemp("long") / "long.yaml"
+    path.write_text(json.dumps({**TINY, "methods": ["er"], "set": {**TINY["set"], "epochs": 25}}))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(long, environment, tmp_path_factory) -> Callable[..., dict[str, Any]]:
+    """The numbers of the long suite, with so many seeds, when nothing happens to it."""
+
+    @cache
+    def run(seeds: int = 2) -> dict[str, Any]:
+        store, scratch = tmp_path_factory.mktemp("undisturbed"), tmp_path_factory.mktemp("process")
+        chosen = f"seeds={list(range(seeds))}"
+        command = ["run", long, "--results", str(store), "--executor", "inline", "--set", chosen]
+        assert start_warm(command, environment, scratch).finish().status == 0
+        return numbers(store)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def ray_node(tmp_path_factory) -> Iterator[Node]:
     """A Ray with two CPUs that the whole session shares; it is ended by closing its stdin."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
     said = tmp_path_factory.mktemp("ray") / "address.txt"
@@ -91,7 +145,7 @@ def ray_node(tmp_path_factory, environment) -> Iterator[Node]:
         )
     try:
         address = wait_for(lambda: said.read_text().strip(), "a Ray of our own")
-        yield Node(address, {**environment, **token}, process.pid)
+        yield Node(address, token, process.pid)
     finally:
         process.stdin.close()
         process.wait(60)

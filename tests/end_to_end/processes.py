@@ -63,6 +63,21 @@ def holder(path: Path, family: set[Process]) -> int | None:
     return None
 
 
+def checkpoint(store: Path, task: int) -> str:
+    """Wait until some trial has saved its state after this task; the trial's id."""
+    pattern = f"checkpoints/*/task_{task:04d}_*.pt"
+    found = wait_for(lambda: next(store.glob(pattern), None), f"a checkpoint of task {task}")
+    return found.parent.name
+
+
+def title(process: Process) -> str:
+    """The command line of a process, or what it has put in its place."""
+    try:
+        return (PROC / str(process.pid) / "cmdline").read_text()
+    except OSError:
+        return ""
+
+
 def _pids() -> Iterator[int]:
     return (int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit())
 

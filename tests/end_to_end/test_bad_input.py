@@ -9,7 +9,6 @@ import time
 import pyarrow.parquet as pq
 import pytest
 import torch
-from command_line import finish, start
 from stored import files, trial_ids
 
 from harness.schema import SCHEMA_KEY
@@ -161,9 +160,7 @@ def test_a_results_file_of_an_older_version_is_named(call, run, suite, store, co
     (trial_id,) = trial_ids(store, "tiny")
     file = store / "trials" / f"{trial_id}.parquet"
     table = pq.read_table(file)
-    pq.write_table(
-        table.replace_schema_metadata({**table.schema.metadata, SCHEMA_KEY: b"0"}), file
-    )
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, SCHEMA_KEY: b"0"}), file)
     arguments = {
         "report": ["report", store],
         "reproduce": ["reproduce", trial_id, "--results", store],
@@ -217,14 +214,12 @@ def test_asking_for_a_gpu_where_there_is_none_is_refused(run, suite, store):
     assert not files(store, "trials") + files(store, "failures")
 
 
-def test_a_closed_port_is_known_within_seconds(suite, store, environment):
+def test_a_closed_port_is_known_within_seconds(begin_cold, suite, store):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
     began = time.monotonic()
-    finished = finish(
-        start(["run", suite(), "--results", str(store), "--address", address], environment)
-    )
+    finished = begin_cold("run", suite(), "--results", store, "--address", address).finish()
     assert_refused(finished, f"--address {address}: no answer")
     assert time.monotonic() - began < 20  # two or three are enough where nothing else runs
     assert not store.exists()

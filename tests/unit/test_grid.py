@@ -263,7 +263,7 @@ def test_every_setting_is_in_a_resolved_protocol(one):
         ("methods=[eer]", "unknown method 'eer'; did you mean 'er'"),
         ("datasets=[digit]", "unknown data set 'digit'; did you mean 'digits'"),
         ("distribution=odd", "distribution: .*'irregular'.*got \"odd\""),
-        ("seeds=[-1]", "seeds: must not be negative"),
+        ("seeds=[-1]", "seeds: must be from 0"),
         ("seeds=[]", "seeds: at least one is needed"),
         ("methods=[]", "methods: at least one is needed"),
         ("methods=[{label: x}]", "an entry needs a name"),
@@ -515,3 +515,44 @@ def test_a_suite_s_resources_and_labels_do_not_change_its_trials(suite):
     plain, _ = suite()
     other, _ = suite(changed(methods="[{name: er, label: x}]", resources="{cpu: 2}"))
     assert plain[0].trial_id == other[0].trial_id
+
+
+GRIDS = """
+datasets: [digits]
+num_tasks: 5
+seeds: [0]
+set: {replay_weight: 0.5, er.lr: 0.05, lr: 0.2}
+grids:
+  - {protocol: class_incremental, methods: [er, {name: finetune, set: {backbone.hidden: [7]}}]}
+  - {protocol: online_ssl, methods: [no_strategy]}
+"""
+
+
+def shared(tmp_path, text, *assignments):
+    path = tmp_path / "shared.yaml"
+    path.write_text(text)
+    return {trial.label: trial.spec for trial in expand(load_suite(path, assignments))[0]}
+
+
+def test_a_key_at_the_top_need_not_concern_every_grid(tmp_path):
+    specs = shared(tmp_path, GRIDS)
+    assert specs["er"].method.settings["replay_weight"] == 0.5
+    assert set(specs) == {"er", "finetune", "no_strategy"}
+
+
+def test_a_key_at_the_top_that_concerns_no_grid_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"set: unknown setting 'omega'"):
+        shared(tmp_path, GRIDS.replace("replay_weight", "omega"))
+
+
+def test_a_protocol_setting_under_a_methods_name_is_that_methods_alone(tmp_path):
+    specs = shared(tmp_path, GRIDS)
+    assert [specs[name].protocol["lr"] for name in specs] == [0.05, 0.2, 0.2]
+    specs = shared(tmp_path, GRIDS, "lr=0.3", "er.lr=0.01")
+    assert [specs[name].protocol["lr"] for name in specs] == [0.01, 0.3, 0.3]
+
+
+def test_an_entry_may_set_what_its_part_of_the_protocol_has(tmp_path):
+    specs = shared(tmp_path, GRIDS)
+    assert specs["finetune"].protocol["backbone"] == {"name": "mlp", "hidden": [7]}
+    assert specs["er"].protocol["backbone"] == {"name": "mlp", "hidden": [100, 100]}
