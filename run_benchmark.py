@@ -88,14 +88,22 @@ def run(
         )
     except KeyboardInterrupt:
         _interrupted()
-    _print_tables(plan.store.root, plan.suite.name)
+    failed = False
+    try:
+        _print_tables(plan.store.root, plan.suite.name)
+    except UserError as error:
+        if not outcomes:
+            raise
+        # The trials ran and are stored: what spoils the table is not an error of this run's input.
+        print(f"error: {error}", file=sys.stderr)
+        failed = True
     counts = Counter(outcome.status for outcome in outcomes)
     if outcomes:
         summary = ", ".join(f"{count} {status}" for status, count in counts.items())
         console.print(f"{summary}; stored in {plan.store.root}", markup=False, soft_wrap=True)
     if counts["failed"]:
         console.print("run the same command again to repeat what failed", markup=False)
-    raise typer.Exit(1 if counts["failed"] else 0)
+    raise typer.Exit(1 if failed or counts["failed"] else 0)
 
 
 @app.command()

@@ -37,12 +37,18 @@ def scored(results: Results, metrics: Sequence[str]) -> pd.DataFrame:
     """The wanted trials with distinct labels and these metrics (fractions; NaN if not done)."""
     trials = results.trials.assign(label=distinct_labels(results.trials))
     kinds = {name: ACCURACY if base_metric(name) == name else TASK_IL for name in metrics}
-    summaries = {
-        kind: summarise(results.rows, kind).set_index("trial_id") for kind in set(kinds.values())
-    }
-    for name, kind in kinds.items():
-        found = summaries[kind][base_metric(name)].to_dict()
-        trials[name] = trials["trial_id"].map(found).astype(float)
+    trials[list(metrics)] = float("nan")
+    # The suite's word on the primary evaluator counts; a trial may be stored under another.
+    for primary in trials["primary"].unique():
+        chosen = trials["primary"] == primary
+        rows = results.rows[results.rows["trial_id"].isin(trials.loc[chosen, "trial_id"])]
+        summaries = {
+            kind: summarise(rows, kind, evaluator=primary).set_index("trial_id")
+            for kind in set(kinds.values())
+        }
+        for name, kind in kinds.items():
+            found = summaries[kind][base_metric(name)].to_dict()
+            trials.loc[chosen, name] = trials.loc[chosen, "trial_id"].map(found).astype(float)
     return trials
 
 
@@ -75,8 +81,9 @@ def cells(results: Results, metrics: Sequence[str] = ("CA", "FA")) -> pd.DataFra
 def labelled(results: Results, rows: pd.DataFrame) -> pd.DataFrame:
     """Those of `rows` that suites want, once for each suite, under its labels and in its order."""
     trials = results.trials.assign(label=distinct_labels(results.trials))
-    wanted = trials.loc[trials["state"] == DONE, ["suite", "trial_id", "label", "dataset"]]
-    own = rows.drop(columns=["suite", "label", "dataset"]).astype({"trial_id": object})
+    theirs = ["suite", "label", "dataset", "primary"]
+    wanted = trials.loc[trials["state"] == DONE, ["trial_id", *theirs]]
+    own = rows.drop(columns=theirs).astype({"trial_id": object})
     return wanted.merge(own, on="trial_id")
 
 

@@ -51,12 +51,16 @@ class Measured:
 def accuracy_rows(
     frame: pd.DataFrame, *, metric: str = ACCURACY, evaluator: str | None = None
 ) -> pd.DataFrame:
-    """The rows that fill A: one metric of one evaluator, per task, on the clean test images.
+    """The rows that fill A: one metric of one evaluator, per task, on the plain images.
 
-    `evaluator` None means the one that each trial declares as its primary.
+    `evaluator` None means the one that each trial declares as its primary. The images are those of
+    the test split, or of the validation split in trials that measured nothing else.
     """
     rows = frame[(frame["metric"] == metric).to_numpy() & (frame["on_task"] >= 0).to_numpy()]
-    rows = rows[(rows["split"] == "test").to_numpy() & rows["condition"].isna().to_numpy()]
+    rows = rows[rows["condition"].isna().to_numpy()]
+    tested = (rows["split"] == "test").to_numpy()
+    other = ~rows["trial_id"].isin(rows.loc[tested, "trial_id"].unique()).to_numpy()
+    rows = rows[tested | other]
     if evaluator is not None:
         return rows[(rows["evaluator"] == evaluator).to_numpy()]
     keep = np.zeros(len(rows), dtype=bool)

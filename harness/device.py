@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 import resource
 import sys
@@ -9,6 +11,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from harness.errors import UserError
 from harness.spec import Resources
@@ -40,6 +43,9 @@ def reproducible(threads: int) -> Generator[dict[str, object]]:
     # cuBLAS reads this at its first use; without it its sums depend on the stream's workspace.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
+    # The BLAS and OpenMP of NumPy and scikit-learn have pools of their own, which the probes use.
+    importlib.import_module("sklearn")  # only pools of libraries already loaded can be limited
+    limits = threadpool_limits(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     try:
@@ -51,6 +57,7 @@ def reproducible(threads: int) -> Generator[dict[str, object]]:
             "tf32_cudnn": torch.backends.cudnn.allow_tf32,
         }
     finally:
+        limits.restore_original_limits()
         torch.set_num_threads(before)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.backends.cudnn.benchmark = benchmark
@@ -59,6 +66,7 @@ def reproducible(threads: int) -> Generator[dict[str, object]]:
 def reset_peak_memory(device: torch.device) -> None:
     """Start a new peak, and give back what an earlier trial of this process left cached."""
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 

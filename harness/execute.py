@@ -1,7 +1,7 @@
 """The body of every executor: one trial from a claim on it to its stored result.
 
-Nothing is raised: a failure is noted in the store and told in the outcome, so that the other trials
-go on.
+What a trial raises ends that trial alone: it is noted in the store and told in the outcome, and the
+other trials go on.
 """
 
 from __future__ import annotations

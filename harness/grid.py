@@ -68,16 +68,16 @@ class _Overrides:
         return {name: value for _, name, value in named}
 
     def _named(self, entry: Entry) -> list[tuple[str, str, Any]]:
-        """Key, key without the name of `entry` before it, value; those under a name come last."""
-        bare: list[tuple[str, str, Any]] = []
-        own: list[tuple[str, str, Any]] = []
+        """Key, key without the name of `entry` before it, value: bare ones, name's, label's."""
+        levels: dict[str | None, list[tuple[str, str, Any]]] = {None: [], entry.name: []}
+        levels.setdefault(entry.label, [])
         for key, value in self.values.items():
             head, dot, tail = key.partition(".")
-            if dot and head in {entry.name, entry.label}:
-                own.append((key, tail, value))
+            if dot and head in levels:
+                levels[head].append((key, tail, value))
             else:
-                bare.append((key, key, value))
-        return bare + own
+                levels[None].append((key, key, value))
+        return list(itertools.chain.from_iterable(levels.values()))
 
     def check_used(self, entries: Iterable[Entry], where: str) -> None:
         """Every key must have found something that has it."""
@@ -172,13 +172,14 @@ class _Cell:
 def expand(suite: Suite) -> tuple[list[Trial], list[Skip]]:
     """All trials of a suite in the order of the file, and the combinations left out.
 
-    Entries that come to the same settings are one trial, under the first label.
+    Entries that come to the same settings are one trial under several labels: it is listed under
+    each of them and runs once.
 
     Raises:
         UserError: for a name, key or value that does not fit.
     """
     assigned, shared = _Overrides(suite.overrides), _Overrides(suite.shared)
-    trials: dict[str, Trial] = {}
+    trials: dict[tuple[str, ...], Trial] = {}
     skips: list[Skip] = []
     for grid in suite.grids:
         own = _Overrides(grid.keys.set)
@@ -186,7 +187,7 @@ def expand(suite: Suite) -> tuple[list[Trial], list[Skip]]:
             if isinstance(found, Skip):
                 skips.append(found)
             else:
-                trials.setdefault(found.trial_id, found)
+                trials.setdefault((found.trial_id, found.label, found.dataset_label), found)
         shared.used |= own.used
         own.used |= shared.values.keys()
         own.check_used(grid.methods, f"{grid.where}: set")
@@ -211,6 +212,7 @@ def _expand_grid(
             num_tasks, distribution, seed = shape
             spec = TrialSpec(learner, images, num_tasks, distribution, training, seed)
             check_scenario(spec, where=grid.where)
+            protocol.check_method(spec, where=grid.where)
             trial = Trial(spec, suite, method.label, dataset.label, keys.protocol, keys.resources)
             reason = protocol.unsuitable(spec)
             yield Skip(trial.title, reason) if reason else trial

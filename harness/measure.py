@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from harness.data.base import Split
 from harness.data.scenarios import Scenario
 from harness.seeds import generator
 from methods.base import Method
@@ -39,15 +40,6 @@ class Cost:
     train_seconds: float
     eval_seconds: float
     peak_memory_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """Rows of one part of the data: `x` uint8 (N, C, H, W), `y` and `task` int64 (N,)."""
-
-    x: Tensor
-    y: Tensor
-    task: Tensor
 
 
 class Checkpoint:
@@ -81,33 +73,39 @@ class Checkpoint:
         """A fresh generator for one evaluator; no draw from it reaches the method."""
         return generator(self._seed, "probe", evaluator, self.after_task)
 
-    def examples(self, part: Part) -> Examples:
-        """All images of one part, ordered by task; labels are positions in the class order."""
-        tasks = self.scenario.tasks
-        rows = [getattr(task, part) for task in tasks]
-        data = self.scenario.dataset.test if part == "test" else self.scenario.dataset.train
-        index = torch.cat(rows).to(data.x.device)
-        sizes = torch.tensor([len(r) for r in rows])
-        task = torch.arange(len(tasks)).repeat_interleave(sizes)
-        return Examples(data.x[index], data.y[index], task.to(data.x.device))
+    def labels(self, part: Part) -> Tensor:
+        """Labels of one part's images, ordered by task; int64 (N,)."""
+        return self._data(part).y[self._rows(part)]
 
-    @cached_property
-    def measured(self) -> Examples:
-        """The images that accuracies are about."""
-        return self.examples(self.split)
+    def task(self, part: Part) -> Tensor:
+        """The task of each of them; int64 (N,)."""
+        sizes = torch.tensor([len(getattr(task, part)) for task in self.scenario.tasks])
+        task = torch.arange(len(sizes)).repeat_interleave(sizes)
+        return task.to(self._data(part).y.device)
+
+    def batches(self, part: Part) -> Iterator[Tensor]:
+        """The images of one part in the same order, uint8 (B, C, H, W) a batch."""
+        data = self._data(part).x
+        for rows in self._rows(part).split(EVAL_BATCH):
+            yield data[rows]
 
     @cached_property
     def logits(self) -> Tensor:
         """Scores of the measured images, (N, num_classes), on the method's device."""
-        chunks = self.measured.x.split(EVAL_BATCH)
-        return torch.cat([self.method.predict(chunk) for chunk in chunks])
+        return torch.cat([self.method.predict(x) for x in self.batches(self.split)])
 
     def features(self, part: Part) -> Tensor:
-        """Features of one part in the order of `examples`, (N, D), on the method's device."""
+        """Features of one part's images, (N, D), on the method's device; computed once."""
         if part not in self._features:
-            chunks = self.examples(part).x.split(EVAL_BATCH)
-            self._features[part] = torch.cat([self.method.embed(chunk) for chunk in chunks])
+            self._features[part] = torch.cat([self.method.embed(x) for x in self.batches(part)])
         return self._features[part]
+
+    def _data(self, part: Part) -> Split:
+        return self.scenario.dataset.test if part == "test" else self.scenario.dataset.train
+
+    def _rows(self, part: Part) -> Tensor:
+        rows = torch.cat([getattr(task, part) for task in self.scenario.tasks])
+        return rows.to(self._data(part).x.device)
 
 
 class Evaluator(abc.ABC):

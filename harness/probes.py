@@ -20,11 +20,11 @@ class Probe(Evaluator):
         """Guessed labels of the measured images, int64 (N,)."""
 
     def evaluate(self, checkpoint: Checkpoint) -> Iterator[Measurement]:
-        measured = checkpoint.measured
-        hits = self.guesses(checkpoint).to(measured.y.device) == measured.y
-        accuracies = accuracy_by_task(hits, measured.task, len(checkpoint.scenario.tasks))
-        for task, (value, n) in enumerate(accuracies):
-            yield Measurement(task, "accuracy", value, n)
+        labels, task = checkpoint.labels(checkpoint.split), checkpoint.task(checkpoint.split)
+        hits = self.guesses(checkpoint).to(labels.device) == labels
+        accuracies = accuracy_by_task(hits, task, len(checkpoint.scenario.tasks))
+        for on_task, (value, n) in enumerate(accuracies):
+            yield Measurement(on_task, "accuracy", value, n)
 
 
 class ScikitProbe(Probe):
@@ -35,6 +35,6 @@ class ScikitProbe(Probe):
         """An unfitted estimator."""
 
     def guesses(self, checkpoint: Checkpoint) -> Tensor:
-        labels = checkpoint.examples("train").y.cpu().numpy()
+        labels = checkpoint.labels("train").cpu().numpy()
         model = self.estimator().fit(checkpoint.features("train").cpu().numpy(), labels)
         return torch.from_numpy(model.predict(checkpoint.features(checkpoint.split).cpu().numpy()))

@@ -109,9 +109,25 @@ def is_reference(spec: TrialSpec) -> bool:
     return Signal.ALL_DATA in _method_class(spec).needs
 
 
+def check_method(spec: TrialSpec, *, where: str) -> None:
+    """Ask the method whether it can work with these settings.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    training = settings(ProtocolSettings, spec.protocol, where=where)
+    try:
+        _method_class(spec).check(training)
+    except ValueError as error:
+        raise UserError(f"{where}: method {spec.method.name}: {error}") from None
+
+
 def unsuitable(spec: TrialSpec) -> str | None:
     """Why this method cannot be run under this protocol, or None if it can."""
     method = _method_class(spec)
+    hidden = sorted(method.needs & frozenset(spec.protocol["hides"]))
+    if hidden:
+        return f"{spec.method.name} needs {', '.join(hidden)}, which the protocol hides"
     for use in spec.protocol["evaluators"]:
         if _evaluator_class(use["name"]).needs_predictions and not method.predicts:
             return f"{spec.method.name} has no classifier, which evaluator {use['name']} needs"

@@ -59,8 +59,8 @@ class Plan:
     def to_run(self) -> list[Trial]:
         """Missing and failed trials, longest first so that none is left to run alone at the end."""
         again = {"missing", "failed"} | self.retry
-        wanted = [t for t in self.trials if self.states[t.trial_id] in again]
-        return sorted(wanted, key=lambda t: -(self.forecast.seconds(t) or 0.0))
+        wanted = {t.trial_id: t for t in self.trials if self.states[t.trial_id] in again}
+        return sorted(wanted.values(), key=lambda t: -(self.forecast.seconds(t) or 0.0))
 
 
 def make_plan(request: Request) -> Plan:

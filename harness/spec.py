@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from harness.errors import UserError
-from methods.base import Training
+from methods.base import Signal, Training
 
 SPEC_VERSION: Final = 1
 """Raised when equal settings no longer mean equal numbers, so that old results do not mix in."""
+
+
+_NO_NUMBER: Final = frozenset({"primary", "hides"})
+"""Protocol settings that change no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,8 @@ class ProtocolSettings(Training):
         backbone: name, or mapping of a name and the backbone's settings; likewise `objective`
             and `augmentation`.
         validation: share of each class's training images taken out of the stream.
+        hides: signals that the stream does not reveal, such as "labels"; methods that need one are
+            left out. Changes no number.
         split: which images are measured, "test" or "validation".
         evaluators: names, or mappings of a name, `when` (each, last) and the evaluator's settings.
         primary: the evaluator whose accuracy CA and FA use; changes no number.
@@ -44,6 +50,7 @@ class ProtocolSettings(Training):
     objective: str | dict[str, Any] = "simclr"
     augmentation: str | dict[str, Any] = "standard"
     validation: float = 0.0
+    hides: tuple[Signal, ...] = ()
     split: Literal["test", "validation"] = "test"
     evaluators: tuple[str | dict[str, Any], ...] = ("classifier", "cost")
     primary: str = "classifier"
@@ -84,7 +91,7 @@ class TrialSpec:
 
     def _identity(self) -> dict[str, Any]:
         identity = {"version": SPEC_VERSION, **self.to_json()}
-        identity["protocol"] = {k: v for k, v in self.protocol.items() if k != "primary"}
+        identity["protocol"] = {k: v for k, v in self.protocol.items() if k not in _NO_NUMBER}
         return identity
 
     def to_json(self) -> dict[str, Any]:

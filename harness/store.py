@@ -120,8 +120,8 @@ class Store:
         }
         final_path = self.path(manifest["trial_id"])
         partial = final_path.with_name(f".{uuid.uuid4().hex}.tmp")
-        pq.write_table(table.replace_schema_metadata(metadata), partial)
         try:
+            pq.write_table(table.replace_schema_metadata(metadata), partial)
             _sync(partial)
             return _create(partial, final_path)
         finally:
@@ -196,6 +196,7 @@ class Store:
         path = self.root / folder / f"{name}.json"
         partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
         partial.write_text(json.dumps(document, indent=1))
+        _sync(partial)
         partial.replace(path)
 
 

@@ -54,6 +54,11 @@ class GridKeys:
                 raise ValueError(f"seeds: must be from 0 to below 2**63, got {seed}")
 
 
+_LIFTED: Final = fields(GridKeys) - {"set", "class_order"}
+"""Keys that `set` and `--set` put in the place of the file's own. A class order in `set` is a
+protocol setting, which wins over the suite's and over those of entries."""
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
     """One product of methods, data sets, task counts, distributions and seeds."""
@@ -96,10 +101,9 @@ def load_suite(path: Path, assignments: Sequence[str] = ()) -> Suite:
     root = assigned.pop("data_root", raw.pop("data_root", None))
     if not isinstance(root, str | None):
         raise UserError(f"{path}: data_root: expected a folder, got {root!r}")
-    grid_keys = fields(GridKeys)
-    # A class order given by --set wins over those of entries, as a protocol setting does.
-    for_grids = {k: v for k, v in assigned.items() if k in grid_keys - {"set", "class_order"}}
-    overrides = {key: value for key, value in assigned.items() if key not in for_grids}
+    for_grids = {key: value for key, value in assigned.items() if key in _LIFTED}
+    overrides = {key: value for key, value in assigned.items() if key not in _LIFTED}
+    raw = _lift(raw)
     raws = [{**grid, **for_grids} for grid in _inherit(raw, path)]
     several = len(raws) > 1
     grids = [
@@ -107,7 +111,7 @@ def load_suite(path: Path, assignments: Sequence[str] = ()) -> Suite:
         for i, grid in enumerate(raws)
     ]
     top = raw.get("set")
-    shared = {k: v for k, v in top.items() if k not in grid_keys} if isinstance(top, dict) else {}
+    shared = top if isinstance(top, dict) else {}
     return Suite(name, path, tuple(grids), overrides, shared, root)
 
 
@@ -137,13 +141,23 @@ def parse_only(filters: Sequence[str]) -> dict[str, frozenset[str]]:
     return wanted
 
 
+def _lift(level: dict[str, Any]) -> dict[str, Any]:
+    """A level of the file with the suite keys of its `set` in their own place."""
+    inner = level.get("set")
+    if not isinstance(inner, dict):
+        return level
+    lifted = {key: value for key, value in inner.items() if key in _LIFTED}
+    rest = {key: value for key, value in inner.items() if key not in _LIFTED}
+    return {**level, **lifted, "set": rest}
+
+
 def _inherit(raw: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     """The grids of a file, each with what stands at its top level."""
     grids = raw.pop("grids", [{}])
     if not isinstance(grids, list) or not grids or not all(isinstance(g, dict) for g in grids):
         raise UserError(f"{path}: grids: expected a list of mappings")
     merged: list[dict[str, Any]] = []
-    for grid in grids:
+    for grid in map(_lift, grids):
         both = {**raw, **grid}
         if isinstance(raw.get("set"), dict) and isinstance(grid.get("set"), dict):
             both["set"] = {**raw["set"], **grid["set"]}
@@ -156,12 +170,6 @@ def _grid(raw: Mapping[str, Any], *, where: str) -> Grid:
     missing = {"protocol", "methods", "datasets", "num_tasks", "seeds"} - set(values)
     if missing:
         raise UserError(f"{where}: missing key{'s' * (len(missing) > 1)} {_words(missing)}")
-    # A suite key in `set` means the key itself, as it does in --set.
-    inner = values.get("set")
-    if isinstance(inner, dict):
-        own = fields(GridKeys) - {"set"}
-        values |= {k: _as_list(v) if k in _LISTS else v for k, v in inner.items() if k in own}
-        values["set"] = {k: v for k, v in inner.items() if k not in own}
     resources: Any = values.get("resources")
     if isinstance(resources, dict):  # pydantic alone would pass over keys it does not know
         settings(Resources, resources, where=f"{where}: resources")

@@ -184,6 +184,8 @@ class TrialRun:
             return
         try:
             self.method.load_state_dict(payload["state"])
+        except torch.OutOfMemoryError:
+            raise
         except (KeyError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"{folder.folder}: made by another version of this program ({error}); "
@@ -276,8 +278,8 @@ def _build_method(
     shape, traits = dataset.image_shape, dataset.traits
     parts = {name: protocol.part(spec.protocol, name) for name in protocol.PARTS}
     context = Context(
-        backbone=lambda: random.weights(
-            lambda: plugins.build("backbone", parts["backbone"], shape), "backbone"
+        backbone=lambda *purpose: random.weights(
+            lambda: plugins.build("backbone", parts["backbone"], shape), "backbone", *purpose
         ),
         objective=lambda backbone: random.weights(
             lambda: plugins.build("objective", parts["objective"], backbone), "objective"

@@ -114,12 +114,13 @@ class Training:
 class Context:
     """Everything a method is given besides its own settings.
 
-    `backbone` builds the protocol's network with the same seeded weights at every call;
-    `objective` builds the protocol's self-supervised objective around a backbone; `augment` turns
-    raw uint8 images into one normalised random view, `normalize` into the plain normalised images.
+    `backbone` builds the protocol's network with seeded weights, the same at every call with the
+    same purpose (none for the network that all methods share); `objective` builds the protocol's
+    self-supervised objective around a backbone; `augment` turns raw uint8 images into one
+    normalised random view, `normalize` into the plain normalised images.
     """
 
-    backbone: Callable[[], Backbone]
+    backbone: Callable[..., Backbone]
     objective: Callable[[Backbone], Objective]
     image_shape: tuple[int, int, int]
     num_classes: int
@@ -185,6 +186,10 @@ class Method(abc.ABC):
     needs: ClassVar[frozenset[Signal]] = frozenset()
     predicts: ClassVar[bool] = False
 
+    @classmethod  # noqa: B027 - optional hook
+    def check(cls, training: Training) -> None:
+        """Raise ValueError if the method cannot work with these settings; called when planning."""
+
     def begin_task(self, task: TaskView) -> None:  # noqa: B027 - optional hook
         """Prepare for a new task; called only if the method needs Signal.BOUNDARIES."""
 
@@ -232,4 +237,4 @@ class Method(abc.ABC):
 
     @abc.abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Undo `state_dict`."""
+        """Undo `state_dict`, in a method just built with the same settings."""

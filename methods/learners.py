@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, final
 
 import torch
@@ -61,7 +62,14 @@ class GradientMethod(Method):
     def __init__(self, ctx: Context, net: nn.Module) -> None:
         self.ctx = ctx
         self.net = net.to(ctx.device)
-        self.optimizer = build_optimizer(self.net.parameters(), ctx.training)
+        self.optimizer = self.make_optimizer()
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """A new optimizer; override it for parameter groups or a method's native optimizer."""
+        return build_optimizer(self.net.parameters(), self.ctx.training)
+
+    def rebuild(self, state: Mapping[str, Any]) -> None:
+        """Grow the network and its optimizer to the shapes in a saved `state`, before loading."""
 
     @abc.abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -80,7 +88,7 @@ class GradientMethod(Method):
         """Observe every batch under the protocol's schedule, which restarts with each task."""
         del task
         if self.ctx.training.fresh_optimizer:
-            self.optimizer = build_optimizer(self.net.parameters(), self.ctx.training)
+            self.optimizer = self.make_optimizer()
         schedule = build_schedule(self.optimizer, self.ctx.training, len(batches))
         for batch in batches:
             yield self.observe(batch)
@@ -123,6 +131,7 @@ class GradientMethod(Method):
 
     @final
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.rebuild(state)
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
 
@@ -146,14 +155,14 @@ class ClassifierMethod(GradientMethod):
 
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
-        self.net.eval()
-        return self.backbone(self.ctx.normalize(x))
+        with evaluating(self.net):
+            return self.backbone(self.ctx.normalize(x))
 
     @torch.no_grad()
     def predict(self, x: Tensor, task: int | None = None) -> Tensor:
         del task  # one head for all tasks
-        self.net.eval()
-        return self.net(self.ctx.normalize(x))
+        with evaluating(self.net):
+            return self.net(self.ctx.normalize(x))
 
 
 class SelfSupervisedMethod(GradientMethod):
@@ -173,8 +182,20 @@ class SelfSupervisedMethod(GradientMethod):
 
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
-        self.net.eval()
-        return self.backbone(self.ctx.normalize(x))
+        with evaluating(self.net):
+            return self.backbone(self.ctx.normalize(x))
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Generator[None]:
+    """Eval mode for a while; afterwards every module is in the mode it was in before."""
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def total(terms: Losses) -> Tensor:

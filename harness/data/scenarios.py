@@ -179,7 +179,9 @@ def _held_out(y: Tensor, num_classes: int, *, share: float, seed: int) -> Tensor
     shuffled = torch.randperm(len(y), generator=generator(seed, "validation"))
     by_class = shuffled[y[shuffled].argsort(stable=True)]
     counts = y.bincount(minlength=num_classes)
-    wanted = (counts * share + 1e-9).floor().long()  # 0.29 of 100 is 29, in spite of binary floats
+    wanted = (
+        (counts.double() * share + 1e-9).floor().long()
+    )  # 0.29 of 100 is 29, in spite of binary floats
     rank = torch.arange(len(y)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
     mask = torch.zeros(len(y), dtype=torch.bool)
     mask[by_class] = rank < wanted.repeat_interleave(counts)

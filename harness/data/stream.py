@@ -26,7 +26,8 @@ class Tally:
 class TaskBatches:
     """Shuffled batches over `rows` of `split`, `epochs` times; images stay uint8 on their device.
 
-    With `drop_last` an incomplete last batch is left out, unless it is all there is.
+    With `drop_last` an incomplete last batch is left out, unless it is all there is. Without it a
+    single last image joins the batch before it: batch normalisation cannot train on one image.
     """
 
     split: Split
@@ -44,13 +45,18 @@ class TaskBatches:
 
     def _per_epoch(self) -> int:
         full, rest = divmod(len(self.rows), self.size)
-        return full + bool(rest and not (self.drop_last and full))
+        left_out = full and (self.drop_last or rest == 1)
+        return full + bool(rest and not left_out)
 
     def __iter__(self) -> Iterator[Batch]:
         for _ in range(self.epochs):
             order = self.rows[torch.randperm(len(self.rows), generator=self.rng)]
-            chunks = order.to(self.split.x.device).split(self.size)
-            for rows in chunks[: self._per_epoch()]:
+            order = order.to(self.split.x.device)
+            count = self._per_epoch()
+            last = (count - 1) * self.size
+            joined = not self.drop_last and len(order) - last == self.size + 1
+            stops = [*range(self.size, last + 1, self.size)]
+            for rows in order[: last + self.size + joined].tensor_split(stops):
                 self.tally.samples += len(rows)
                 yield self._batch(rows)
 

@@ -28,11 +28,10 @@ class Classifier(Evaluator):
     def evaluate(self, checkpoint: Checkpoint) -> Iterator[Measurement]:
         """`accuracy` of the tasks seen, `accuracy_task_il` of every task, seen or not."""
         logits, tasks = checkpoint.logits, checkpoint.scenario.tasks
-        measured = checkpoint.measured
         task_of_class = torch.cat(
             [torch.full((len(task.classes),), task.position) for task in tasks]
         ).to(logits.device)
-        own = task_of_class[None, :] == measured.task[:, None]
+        own = task_of_class[None, :] == checkpoint.task(checkpoint.split)[:, None]
         for task, (value, n) in enumerate(_accuracies(logits, own, checkpoint)):
             yield Measurement(task, "accuracy_task_il", value, n)
         seen = (task_of_class <= checkpoint.after_task).expand_as(logits)
@@ -45,8 +44,8 @@ class Classifier(Evaluator):
 def _accuracies(logits: Tensor, allowed: Tensor, checkpoint: Checkpoint) -> list[tuple[float, int]]:
     """Accuracy of every task when only the `allowed` outputs (N, C) compete."""
     guess = logits.masked_fill(~allowed, float("-inf")).argmax(1)
-    measured = checkpoint.measured
-    return accuracy_by_task(guess == measured.y, measured.task, len(checkpoint.scenario.tasks))
+    labels, task = checkpoint.labels(checkpoint.split), checkpoint.task(checkpoint.split)
+    return accuracy_by_task(guess == labels, task, len(checkpoint.scenario.tasks))
 
 
 build = Classifier

@@ -47,7 +47,7 @@ class LinearProbe(Probe):
 
     def guesses(self, checkpoint: Checkpoint) -> Tensor:
         train, validation = (
-            _Data(F.normalize(checkpoint.features(part), dim=1), checkpoint.examples(part).y)
+            _Data(F.normalize(checkpoint.features(part), dim=1), checkpoint.labels(part))
             for part in ("train", "validation")
         )
         if not len(validation.y):

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from methods.base import Batch, Context, Stateful
+from methods.base import Batch, Context, Stateful, Training
 from methods.learners import SelfSupervisedMethod
 from methods.parts.buffers import Buffer, fifo, reservoir
 
@@ -25,6 +25,14 @@ class Config:
 
 
 class Replay(SelfSupervisedMethod):
+    @classmethod
+    def check(cls, training: Training) -> None:
+        if training.buffer_size <= training.replay_batch:
+            raise ValueError(
+                f"buffer_size must be above replay_batch, or nothing is ever replayed: "
+                f"{training.buffer_size} and {training.replay_batch}"
+            )
+
     def __init__(self, config: Config, ctx: Context) -> None:
         super().__init__(ctx)
         policy = {"reservoir": reservoir, "fifo": fifo}[config.policy]

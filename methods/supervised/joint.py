@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from methods.base import Batch, Batches, Context, Losses, Signal, TaskView
-from methods.learners import ClassifierMethod, build_optimizer
+from methods.learners import ClassifierMethod
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Joint(ClassifierMethod):
         if self.config.stages == "last" and not last:
             return
         self.net.load_state_dict(self.initial)
-        self.optimizer = build_optimizer(self.net.parameters(), self.ctx.training)
+        self.optimizer = self.make_optimizer()
         yield from super().learn_task(task, batches)
         self.trained = True
 

@@ -10,7 +10,8 @@ def main() -> None:
     import ray
 
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    print(ray.get_runtime_context().gcs_address, flush=True)
+    sys.stdout.write(ray.get_runtime_context().gcs_address + "\n")
+    sys.stdout.flush()
     sys.stdin.read()
     ray.shutdown()
 

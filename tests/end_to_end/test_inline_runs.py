@@ -132,7 +132,7 @@ def test_a_trial_that_fails_is_noted_and_its_note_goes_when_it_succeeds(run, sui
     obstacle.write_text("a file where a folder is needed")
     failed = run(path)
     assert failed.status == 1
-    assert "failed finetune digits/5 seed 1: " in failed.out
+    assert "failed finetune digits/5 seed 1" in failed.out
     assert "1 failed" in failed.out
     assert "Traceback" not in failed.out + failed.err
     assert files(store, "failures") == [f"{victim}.json"]

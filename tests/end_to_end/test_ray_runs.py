@@ -36,7 +36,7 @@ def worker(store, trial_id, root, known=frozenset()):
     )
 
 
-def test_ray_gives_the_numbers_of_the_inline_executor(join, call, suite, store, tmp_path):
+def test_ray_gives_the_numbers_of_the_inline_executor(alone, call, suite, store, tmp_path):
     self_supervised = {
         "backbone": {"name": "cnn", "widths": [8, 16]},
         "objective": {"name": "simclr", "projection_dim": 16},
@@ -50,7 +50,7 @@ def test_ray_gives_the_numbers_of_the_inline_executor(join, call, suite, store, 
         {"protocol": "online_ssl", "methods": ["replay"], "set": self_supervised},
     ]
     path = suite("both", grids=grids, seeds=[0])
-    finished = join(path).finish()
+    finished = alone(path).finish()
     assert (finished.status, finished.err) == (0, "")
     assert finished.out.startswith("both: 4 trials, 4 to run\n  running ")
     assert "4 done" in finished.out
@@ -78,6 +78,7 @@ def test_a_killed_worker_costs_no_more_than_a_task(join, ray_node, long, store, 
     assert not files(store, "checkpoints") + files(store, "failures")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_run_and_its_ray_at_once(alone, call, long, store, undisturbed):
     seeds = ("--set", "seeds=[0, 1, 2]")
     running = alone(long, *seeds)

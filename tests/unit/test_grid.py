@@ -354,13 +354,14 @@ def test_a_trial_carries_the_names_that_its_suite_gives(suite):
     assert trial.title == "heavy small/5 seed 0"
 
 
-def test_entries_that_come_to_the_same_are_one_trial_under_the_first_label(suite):
+def test_entries_that_come_to_the_same_are_one_trial_under_both_labels(suite):
     text = changed(
         methods="[{name: er, label: first}, {name: er, label: second, set: {replay_weight: 1}}]",
         seeds="[0, 0]",
     )
     trials, _ = suite(text)
-    assert [trial.label for trial in trials] == ["first"]
+    assert [trial.label for trial in trials] == ["first", "second"]
+    assert len({trial.trial_id for trial in trials}) == 1
 
 
 GRIDS = """
@@ -517,14 +518,14 @@ def test_a_suite_s_resources_and_labels_do_not_change_its_trials(suite):
     assert plain[0].trial_id == other[0].trial_id
 
 
-GRIDS = """
+SHARED_GRIDS = """
 datasets: [digits]
 num_tasks: 5
 seeds: [0]
 set: {replay_weight: 0.5, er.lr: 0.05, lr: 0.2}
 grids:
-  - {protocol: class_incremental, methods: [er, {name: finetune, set: {backbone.hidden: [7]}}]}
-  - {protocol: online_ssl, methods: [no_strategy]}
+  - {protocol: plain, methods: [er, {name: finetune, set: {backbone.hidden: [7]}}]}
+  - {protocol: probing, methods: [no_strategy]}
 """
 
 
@@ -535,24 +536,56 @@ def shared(tmp_path, text, *assignments):
 
 
 def test_a_key_at_the_top_need_not_concern_every_grid(tmp_path):
-    specs = shared(tmp_path, GRIDS)
+    specs = shared(tmp_path, SHARED_GRIDS)
     assert specs["er"].method.settings["replay_weight"] == 0.5
     assert set(specs) == {"er", "finetune", "no_strategy"}
 
 
 def test_a_key_at_the_top_that_concerns_no_grid_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"set: unknown setting 'omega'"):
-        shared(tmp_path, GRIDS.replace("replay_weight", "omega"))
+        shared(tmp_path, SHARED_GRIDS.replace("replay_weight", "omega"))
+
+
+def test_the_command_line_wins_over_a_suite_key_within_set(tmp_path):
+    text = SHARED_GRIDS.replace("\nset: {", "\nset: {seeds: [5], ").replace("seeds: [0]\n", "")
+    specs = shared(tmp_path, text)
+    assert {spec.seed for spec in specs.values()} == {5}
+    specs = shared(tmp_path, text, "seeds=[3]")
+    assert {spec.seed for spec in specs.values()} == {3}
+
+
+def test_a_label_wins_over_a_name_in_any_order(tmp_path):
+    text = SHARED_GRIDS.replace("methods: [er,", "methods: [{name: er, label: half},")
+    for order in (["half.lr=0.3", "er.lr=0.2"], ["er.lr=0.2", "half.lr=0.3"]):
+        assert shared(tmp_path, text, *order)["half"].protocol["lr"] == 0.3
+
+
+def test_a_method_that_needs_what_the_protocol_hides_is_skipped_with_a_reason(tmp_path):
+    path = tmp_path / "shared.yaml"
+    path.write_text(SHARED_GRIDS)
+    trials, skips = expand(load_suite(path, ["hides=[labels]"]))
+    assert [trial.label for trial in trials] == ["no_strategy"]
+    assert [skip.reason for skip in skips] == [
+        "er needs labels, which the protocol hides",
+        "finetune needs labels, which the protocol hides",
+    ]
+
+
+def test_replay_that_would_never_replay_is_refused(tmp_path):
+    text = SHARED_GRIDS.replace("[no_strategy]", "[no_strategy, replay]")
+    assert "replay" in shared(tmp_path, text, "buffer_size=33", "replay_batch=32")
+    with pytest.raises(UserError, match=r"method replay: buffer_size must be above replay_batch"):
+        shared(tmp_path, text, "buffer_size=32", "replay_batch=32")
 
 
 def test_a_protocol_setting_under_a_methods_name_is_that_methods_alone(tmp_path):
-    specs = shared(tmp_path, GRIDS)
+    specs = shared(tmp_path, SHARED_GRIDS)
     assert [specs[name].protocol["lr"] for name in specs] == [0.05, 0.2, 0.2]
-    specs = shared(tmp_path, GRIDS, "lr=0.3", "er.lr=0.01")
+    specs = shared(tmp_path, SHARED_GRIDS, "lr=0.3", "er.lr=0.01")
     assert [specs[name].protocol["lr"] for name in specs] == [0.01, 0.3, 0.3]
 
 
 def test_an_entry_may_set_what_its_part_of_the_protocol_has(tmp_path):
-    specs = shared(tmp_path, GRIDS)
+    specs = shared(tmp_path, SHARED_GRIDS)
     assert specs["finetune"].protocol["backbone"] == {"name": "mlp", "hidden": [7]}
     assert specs["er"].protocol["backbone"] == {"name": "mlp", "hidden": [100, 100]}

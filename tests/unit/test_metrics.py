@@ -271,6 +271,13 @@ def test_a_matrix_of_two_trials_is_refused(store):
         accuracy_matrix(frame)
 
 
+def test_validation_images_fill_the_matrix_where_nothing_else_was_measured(tmp_path):
+    trial = Trial()
+    write_trial(tmp_path, trial, rows(trial, A))
+    frame = load(tmp_path).astype({"split": object}).assign(split="validation")
+    np.testing.assert_array_equal(accuracy_matrix(frame), A)
+
+
 def test_only_clean_test_images_fill_the_matrix(tmp_path):
     trial = Trial()
     write_trial(tmp_path, trial, rows(trial, A))

@@ -95,6 +95,7 @@ def test_the_order_of_keys_does_not_matter():
         ({"evaluators": [{"name": "classifier", "when": "each"}, "cost"]}, {}),
         ({"class_order": "natural", "epochs": 1}, {}),
         ({"primary": "cost"}, {"primary": "classifier"}),
+        ({"hides": ["labels"]}, {"hides": []}),
     ],
 )
 def test_two_ways_to_write_a_protocol_have_one_id(one, other):
@@ -103,7 +104,7 @@ def test_two_ways_to_write_a_protocol_have_one_id(one, other):
 
 def test_every_protocol_setting_but_the_primary_is_tried_below():
     fields = {field.name for field in dataclasses.fields(ProtocolSettings)}
-    assert fields == CHANGES.keys() | {"primary"}
+    assert fields == CHANGES.keys() | {"primary", "hides"}
 
 
 @pytest.mark.parametrize("name", CHANGES)

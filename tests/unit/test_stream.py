@@ -181,3 +181,13 @@ def test_the_stream_of_an_upper_reference_grows_by_a_task_each_time(scenario):
         assert len(rows) == 46 * (task.position + 1)
         assert torch.equal(training_rows(scenario, task, ALL - everything), task.train)
         assert torch.equal(seen(scenario, everything, task.position).data.index, wanted)
+
+
+def test_a_single_last_image_joins_the_batch_before_it(stream):
+    batches = stream(rows=torch.arange(21))
+    assert [len(batch.index) for batch in batches] == [10, 11]
+    assert len(batches) == 2
+    dropping = stream(rows=torch.arange(21), drop_last=True)
+    assert [len(batch.index) for batch in dropping] == [10, 10]
+    assert [len(batch.index) for batch in stream(rows=torch.arange(1))] == [1]
+    assert [len(batch.index) for batch in stream(rows=torch.arange(3), size=1)] == [1, 1, 1]

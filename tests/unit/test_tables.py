@@ -2,6 +2,7 @@
 
 import csv as csv_format
 import io
+import json
 import math
 from pathlib import Path
 
@@ -349,3 +350,16 @@ def test_an_empty_store_has_no_tables(tmp_path):
     assert result_tables(tmp_path) == []
     assert terminal_tables(tmp_path) == []
     assert len(cells(read(tmp_path))) == 0
+
+
+def test_the_suites_word_on_the_primary_evaluator_counts(tmp_path):
+    stored = Trial("replay", primary="probe_linear")
+    both = rows(stored, constant(0.5), evaluator="probe_linear")
+    both += rows(stored, constant(0.25), evaluator="probe_ridge")
+    write_trial(tmp_path, stored, both)
+    write_suite(tmp_path, [stored])
+    document = json.loads((tmp_path / "suites" / "demo.json").read_text())
+    document["trials"][0]["primary"] = "probe_ridge"
+    (tmp_path / "suites" / "demo.json").write_text(json.dumps(document))
+    assert cell(tmp_path, "replay")["mean"] == pytest.approx(0.25)
+    assert "measured by probe_ridge" in caption(only(tmp_path))

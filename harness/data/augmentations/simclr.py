@@ -31,7 +31,8 @@ from harness.data.base import Traits
 class Config:
     """Settings of the views.
 
-    `jitter` holds the strengths of brightness, contrast, saturation and hue. `scale` is the range
+    `jitter` holds the strengths of brightness, contrast, saturation and hue: SimCLR's at half its
+    full strength, which it uses for CIFAR-10 (appendix B.9). `scale` is the range
     of the crop's share of the area; None is (0.2, 1) up to 64 pixels and (0.08, 1) above, where
     alone images are blurred (github.com/lefebvju/climb). `blur_kernel` (odd) and `blur_sigma` are
     in pixels.
