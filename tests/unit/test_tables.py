@@ -361,5 +361,5 @@ def test_the_suites_word_on_the_primary_evaluator_counts(tmp_path):
     document = json.loads((tmp_path / "suites" / "demo.json").read_text())
     document["trials"][0]["primary"] = "probe_ridge"
     (tmp_path / "suites" / "demo.json").write_text(json.dumps(document))
-    assert cell(tmp_path, "replay")["mean"] == pytest.approx(0.25)
+    assert cell(tmp_path, "replay").mean == pytest.approx(25.0)
     assert "measured by probe_ridge" in caption(only(tmp_path))
