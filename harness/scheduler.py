@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,8 @@ RETRIES: Final = 3
 
 _NOT_SHIPPED: Final = [".git", ".venv", "results", "build", "**/__pycache__", ".pytest_cache"]
 
+_init = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)
+
 
 def start_ray(address: str | None) -> None:
     """Join the cluster at `address`, or start one on this machine alone.
@@ -51,14 +54,19 @@ def start_ray(address: str | None) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     # Tune would print the traceback of a lost worker; the listener is told of it.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    init = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     if address is None:
-        init(address="local", include_dashboard=False)
-        return
-    check_address(address)
+        _init(address="local", include_dashboard=False)
+    else:
+        check_address(address)
+        _join(address)
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own would print a stack and exit with 15
+
+
+def _join(address: str) -> None:
     code = {"working_dir": str(ROOT), "excludes": _NOT_SHIPPED, "env_vars": ENVIRONMENT}
     try:
-        init(address=address, runtime_env=code)
+        _init(address=address, runtime_env=code)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         # Ray looks for a token of its own accord only where it starts or finds a cluster itself.
         token = "" if "RAY_AUTH_MODE" in os.environ else "; does it ask for RAY_AUTH_MODE=token?"
