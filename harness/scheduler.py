@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import ray
@@ -164,27 +165,40 @@ class _Listening(tune.Callback):
         self.listener.restarted(trial.config["trial_id"])
 
     def on_trial_error(self, *_: object, trial: TuneTrial, **__: object) -> None:
-        self.lose(trial.config["trial_id"])
+        file = Path(trial.error_file) if trial.error_file else None
+        self.lose(trial.config["trial_id"], file.read_text() if file and file.exists() else "")
 
-    def lose(self, trial_id: str) -> None:
-        """Note that a trial's worker was lost for good."""
-        message = f"its worker was lost {RETRIES + 1} times"
+    def lose(self, trial_id: str, reason: str = "") -> None:
+        """Note that a trial's worker was lost for good; `reason` is what Ray says of it."""
+        if self.store.has(trial_id):  # it was lost after its work was done, or done elsewhere
+            self._end(Outcome(trial_id, "done"))
+            return
+        kind, message = _lost(reason)
         self.store.fail(
             Failure(
                 trial_id=trial_id,
-                kind="lost",
+                kind=kind,
                 message=message,
-                traceback="",
+                traceback=reason,
                 attempt=RETRIES + 1,
                 time=now(),
                 title=self.trials[trial_id].title,
             )
         )
-        self._end(Outcome(trial_id, "failed", f"lost: {message}"))
+        self._end(Outcome(trial_id, "failed", f"{kind}: {message}"))
 
     def _end(self, outcome: Outcome) -> None:
         self.outcomes[outcome.trial_id] = outcome
         self.listener.ended(outcome)
+
+
+def _lost(reason: str) -> tuple[str, str]:
+    """Class and first line of a failure, from what Ray says of a worker that ended early."""
+    if "OutOfMemoryError" in reason or "low on memory" in reason:
+        return "out of memory", "Ray ended its worker, because the node ran out of memory"
+    if "Traceback" in reason:  # not the trial, whose errors are its outcome, but what surrounds it
+        return "user", reason.strip().splitlines()[-1]
+    return "lost", f"its worker was lost {RETRIES + 1} times"
 
 
 def _fit(
