@@ -73,6 +73,8 @@ def make_plan(request: Request) -> Plan:
     all_trials, skips = expand(suite)
     trials = select(all_trials, parse_only(request.only))
     store = Store(request.results or Path("results") / suite.name)
+    if store.root.exists() and not store.root.is_dir():
+        raise UserError(f"--results {store.root}: not a folder")
     stored, failures = store.stored(), store.failures()
     states: dict[str, State] = {}
     for trial in trials:
