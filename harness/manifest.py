@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 
-from harness.config import ROOT
+from harness.config import ROOT, plain
 from harness.data.scenarios import Scenario
 from harness.protocol import is_reference
 from harness.schema import SCHEMA_VERSION
 from harness.spec import Trial
+from harness.suite import Suite
 
 _PACKAGES = ("engram", "torch", "torchvision", "numpy", "ray", "scikit-learn", "pyarrow")
 
@@ -83,7 +84,7 @@ def manifest(
     }
 
 
-def suite_document(name: str, trials: Sequence[Trial]) -> dict[str, Any]:
+def suite_document(suite: Suite, trials: Sequence[Trial]) -> dict[str, Any]:
     """Which trials a suite wants and under which names, for `RESULTS/suites/<name>.json`."""
     wanted = [
         {
@@ -102,7 +103,14 @@ def suite_document(name: str, trials: Sequence[Trial]) -> dict[str, Any]:
         }
         for trial in trials
     ]
-    return {"schema": SCHEMA_VERSION, "suite": name, "written": now(), "trials": wanted}
+    return {
+        "schema": SCHEMA_VERSION,
+        "suite": suite.name,
+        "written": now(),
+        "grids": [plain(grid.keys) for grid in suite.grids],
+        "overrides": dict(suite.overrides),
+        "trials": wanted,
+    }
 
 
 def _git(*arguments: str) -> str:

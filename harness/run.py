@@ -114,7 +114,7 @@ def run_plan(
     if address is not None:
         cluster.check_address(address)
     plan.store.create()
-    plan.store.write_suite(plan.suite.name, suite_document(plan.suite.name, plan.all_trials))
+    plan.store.write_suite(plan.suite.name, suite_document(plan.suite, plan.all_trials))
     trials = plan.to_run()
     if not trials:
         return []
