@@ -41,7 +41,8 @@ WAVE: Final = 2000
 RETRIES: Final = 3
 """How often a trial is started again after its worker was lost."""
 
-_NOT_SHIPPED: Final = [".git", ".venv", "results", "build", "**/__pycache__", ".pytest_cache"]
+_SHIPPED: Final = ("harness", "methods")
+"""Packages that workers import: shipped alone, since the folder around them may hold results."""
 
 _init = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)
 
@@ -65,7 +66,8 @@ def start_ray(address: str | None) -> None:
 
 
 def _join(address: str) -> None:
-    code = {"working_dir": str(ROOT), "excludes": _NOT_SHIPPED, "env_vars": ENVIRONMENT}
+    packages = [str(ROOT / name) for name in _SHIPPED]
+    code = {"py_modules": packages, "excludes": ["**/__pycache__"], "env_vars": ENVIRONMENT}
     try:
         _init(address=address, runtime_env=code)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
