@@ -32,14 +32,6 @@ EVALUATORS = {
 every_method = pytest.mark.parametrize("name", METHODS)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Interrupted(BaseException):
     """Ends a trial as Ctrl-C does."""
 

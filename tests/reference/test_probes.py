@@ -22,14 +22,6 @@ from methods.base import Method
 CLASSES, TASKS, DIM = 6, 3, 5
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Table(Method):
     """Looks features and scores up by the number that an image spells in two bytes."""
 

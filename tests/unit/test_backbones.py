@@ -26,14 +26,6 @@ def convolutions(net):
     return [m for m in net.modules() if isinstance(m, nn.Conv2d)]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_backbone_gives_a_row_of_features_an_image(name, shape):

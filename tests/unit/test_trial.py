@@ -32,14 +32,6 @@ resources: {cpu: 1}
 REPEATABLE = {"accuracy", "accuracy_task_il", "method_memory_bytes", "parameters"}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def trials(tmp_path):
     def make(*assignments):
