@@ -207,12 +207,10 @@ def data(
         return
     if name is None:
         raise UserError(f"data {action}: which data set? `data list` shows them")
-    if not console.is_terminal:
-        console.print(f"{action} {name} in {where}", markup=False, soft_wrap=True)
-    with console.status(f"{action} {name}"):
-        if action is DataAction.PREPARE:
-            shelf.prepare(name, where, download=download)
-        found = shelf.check(name, where)
+    console.print(f"{action} {name} in {where}", markup=False, soft_wrap=True)
+    if action is DataAction.PREPARE:
+        shelf.prepare(name, where, download=download)
+    found = shelf.check(name, where)
     console.print(found, markup=False, soft_wrap=True)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness import plugins, protocol
 from harness.config import CONFIGS, fields, mapping, read_yaml
-from harness.data.scenarios import class_order, task_sizes
+from harness.data.scenarios import check_domains, class_order, task_sizes
 from harness.errors import UserError, unknown
 from harness.spec import Component, ProtocolSettings, Trial, TrialSpec
 from harness.suite import Entry, Grid, Suite
@@ -219,12 +219,24 @@ def _expand_grid(
 
 
 def check_scenario(spec: TrialSpec, *, where: str) -> None:
-    """The classes must divide into the tasks, and a listed order must name each of them once."""
+    """The data set must divide into the tasks, and a listed order name each class once."""
     entry = plugins.find("data set", spec.dataset.name, where=where)
-    classes = entry.module.num_classes(entry.config(**spec.dataset.settings))
+    config = entry.config(**spec.dataset.settings)
+    classes = entry.module.num_classes(config)
+    domains = None
+    if spec.distribution == "domains":
+        if not hasattr(entry.module, "num_domains"):
+            raise UserError(
+                f"{where}: data set {entry.name} has no domains; its distribution can be regular "
+                "or irregular"
+            )
+        domains = entry.module.num_domains(config)
     order = spec.protocol["class_order"]
     try:
-        task_sizes(spec.distribution, classes, spec.num_tasks, spec.seed)
+        if domains is None:
+            task_sizes(spec.distribution, classes, spec.num_tasks, spec.seed)
+        else:
+            check_domains(domains, spec.num_tasks)
         class_order(order if isinstance(order, str) else tuple(order), classes, spec.seed)
     except ValueError as error:
         raise UserError(f"{where}: data set {spec.dataset.name}: {error}") from None

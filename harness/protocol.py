@@ -11,6 +11,7 @@ from harness import plugins
 from harness.config import CONFIGS, fields, mapping, plain, read_yaml, settings
 from harness.errors import UserError, unknown
 from harness.measure import Evaluator
+from harness.networks import normalises_vectors
 from harness.spec import Component, ProtocolSettings, TrialSpec
 from methods.base import Method, Signal
 
@@ -106,20 +107,39 @@ def part(protocol: Mapping[str, Any], name: str) -> Component:
 
 def is_reference(spec: TrialSpec) -> bool:
     """Whether the method sees the data of all tasks: tables show it, but do not rank it."""
-    return Signal.ALL_DATA in _method_class(spec).needs
+    return bool(_method_class(spec).needs & {Signal.ALL_DATA, Signal.IID})
 
 
 def check_method(spec: TrialSpec, *, where: str) -> None:
-    """Ask the method whether it can work with these settings.
+    """Ask the method whether it can work with these settings, and build its networks without data.
 
     Raises:
-        UserError: if it cannot.
+        UserError: if it cannot, or its networks do not suit the images or the batches.
     """
     training = settings(ProtocolSettings, spec.protocol, where=where)
+    method = _method_class(spec)
+    where = f"{where}: method {spec.method.name}"
+    config = settings(
+        plugins.find("method", spec.method.name, where=where).config,
+        spec.method.settings,
+        where=where,
+    )
+    objective = plugins.find("objective", part(spec.protocol, "objective").name, where=where)
     try:
-        _method_class(spec).check(training)
+        method.check(config, training, objective.module.build)
+        heads = part(spec.protocol, "objective") if method.uses_objective else None
+        normalised = normalises_vectors(_image_shape(spec), part(spec.protocol, "backbone"), heads)
     except ValueError as error:
-        raise UserError(f"{where}: method {spec.method.name}: {error}") from None
+        raise UserError(f"{where}: {error}") from None
+    if normalised and training.batch_size == 1:
+        raise UserError(
+            f"{where}: batch_size: batch normalisation cannot train on 1 image; use 2 or more"
+        )
+
+
+def _image_shape(spec: TrialSpec) -> tuple[int, int, int]:
+    entry = plugins.find("data set", spec.dataset.name, where="trial")
+    return entry.module.image_shape(entry.config(**spec.dataset.settings))
 
 
 def unsuitable(spec: TrialSpec) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -10,6 +10,7 @@ from typing import Final, Literal
 from rich.console import Console
 
 from harness import cluster
+from harness.assembly import build_dataset, dataset_key
 from harness.data.shelf import data_root
 from harness.device import device_for
 from harness.errors import UserError
@@ -22,7 +23,6 @@ from harness.progress import ProgressDisplay
 from harness.spec import Trial
 from harness.store import DIVERGED, Failure, Store
 from harness.suite import Suite, load_suite, parse_only
-from harness.trial import build_dataset
 
 State = Literal["done", "diverged", "failed", "missing"]
 STATES: Final[tuple[State, ...]] = ("done", "diverged", "failed", "missing")
@@ -147,10 +147,11 @@ def check_data(trials: Iterable[Trial], root: Path, console: Console) -> None:
     Raises:
         DataError: if one is not there or damaged.
     """
-    seen: set[str] = set()
+    seen: set[Hashable] = set()
     for trial in trials:
-        key = repr(trial.spec.dataset)
+        key = dataset_key(trial.spec)
         if key not in seen:
             seen.add(key)
-            with console.status(f"loading {trial.dataset_label}"):
-                build_dataset(trial.spec, root)
+            if console.is_terminal:  # a line, as images that are decoded have a bar of their own
+                console.print(f"loading {trial.dataset_label}", markup=False)
+            build_dataset(trial.spec, root)

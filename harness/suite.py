@@ -37,7 +37,7 @@ class GridKeys:
     datasets: tuple[str | dict[str, Any], ...]
     num_tasks: tuple[int, ...]
     seeds: tuple[int, ...]
-    distribution: tuple[Literal["regular", "irregular"], ...] = ("regular",)
+    distribution: tuple[Literal["regular", "irregular", "domains"], ...] = ("regular",)
     class_order: Literal["seeded", "natural", "pycil1993"] | tuple[int, ...] | None = None
     set: dict[str, Any] = field(default_factory=dict[str, Any])
     resources: Resources = field(default_factory=Resources)

@@ -12,25 +12,22 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, final
+from typing import Any, Final, final
 
 import torch
 
-from harness import plugins, protocol
+from harness.assembly import build_evaluators, build_method, build_scenario, task_stream
 from harness.checkpoint import CheckpointFolder
 from harness.config import settings
-from harness.data.augment import Normalizer
-from harness.data.base import Dataset, Split
-from harness.data.scenarios import Scenario, Task, class_order, split_classes
-from harness.data.shelf import load
-from harness.data.stream import RevealedTask, Tally, TaskBatches, training_rows
+from harness.data.scenarios import Task
+from harness.data.stream import RevealedTask, Tally
 from harness.device import peak_memory_bytes, reset_peak_memory, synchronize
 from harness.errors import UserError
 from harness.measure import Checkpoint, Cost, Evaluator, Measurement
 from harness.schema import BEFORE_TRAINING, Row
-from harness.seeds import Randomness, generator
-from harness.spec import ProtocolSettings, Trial, TrialSpec
-from methods.base import Batches, Context, Losses, Method, Signal
+from harness.seeds import Randomness
+from harness.spec import ProtocolSettings, Trial
+from methods.base import Batches, Losses, Signal
 from methods.learners import total
 
 DIVERGENCE_CHECK: Final = 100
@@ -75,8 +72,8 @@ class TrialRun:
         reset_peak_memory(device)
         self.scenario = build_scenario(trial.spec, data_root, device)
         self.random = Randomness(trial.spec.seed)
-        self.method = _build_method(trial.spec, self.settings, self.scenario, self.random, device)
-        self.evaluators = _build_evaluators(self.settings)
+        self.method = build_method(trial.spec, self.settings, self.scenario, self.random, device)
+        self.evaluators = build_evaluators(self.settings)
         self.position = _Position()
 
     def run(
@@ -119,15 +116,12 @@ class TrialRun:
         self.position.train_seconds += time.perf_counter() - started
 
     def _batches(self, task: Task) -> Batches:
-        return TaskBatches(
-            split=self.scenario.dataset.train,
-            rows=training_rows(self.scenario, task, self.method.needs),
-            size=self.settings.batch_size,
-            epochs=self.settings.epochs,
-            drop_last=self.settings.drop_last,
+        return task_stream(
+            self.scenario,
+            task,
+            self.settings,
             reveal=self.method.needs,
-            position=task.position,
-            rng=generator(self.trial.spec.seed, "batch-order", task.position),
+            seed=self.trial.spec.seed,
             tally=self.position.tally,
         )
 
@@ -228,84 +222,6 @@ class TrialRun:
             )
             for entry in self.position.measured
         ]
-
-
-def build_dataset(spec: TrialSpec, data_root: Path) -> Dataset:
-    """The trial's data set, on the CPU.
-
-    Raises:
-        DataError: if it is not there or damaged.
-    """
-    entry = plugins.find("data set", spec.dataset.name, where="trial")
-    config = settings(entry.config, spec.dataset.settings, where=f"data set {spec.dataset.name}")
-    return load(spec.dataset.name, config, data_root)
-
-
-def build_scenario(spec: TrialSpec, data_root: Path, device: torch.device) -> Scenario:
-    """The trial's tasks, its images on the device.
-
-    Raises:
-        DataError: if the data set is not there or damaged.
-    """
-    dataset = _to(build_dataset(spec, data_root), device)
-    order = spec.protocol["class_order"]
-    kind = order if isinstance(order, str) else tuple(order)
-    return split_classes(
-        dataset,
-        num_tasks=spec.num_tasks,
-        distribution=spec.distribution,
-        order=class_order(kind, dataset.num_classes, spec.seed),
-        validation=spec.protocol["validation"],
-        seed=spec.seed,
-    )
-
-
-def _to(dataset: Dataset, device: torch.device) -> Dataset:
-    if device.type == "cpu":
-        return dataset
-    train, test = (Split(s.x.to(device), s.y.to(device)) for s in (dataset.train, dataset.test))
-    return Dataset(dataset.name, train, test, dataset.class_names, dataset.traits)
-
-
-def _build_method(
-    spec: TrialSpec,
-    training: ProtocolSettings,
-    scenario: Scenario,
-    random: Randomness,
-    device: torch.device,
-) -> Method:
-    dataset = scenario.dataset
-    shape, traits = dataset.image_shape, dataset.traits
-    parts = {name: protocol.part(spec.protocol, name) for name in protocol.PARTS}
-    context = Context(
-        backbone=lambda *purpose: random.weights(
-            lambda: plugins.build("backbone", parts["backbone"], shape), "backbone", *purpose
-        ),
-        objective=lambda backbone: random.weights(
-            lambda: plugins.build("objective", parts["objective"], backbone), "objective"
-        ),
-        image_shape=shape,
-        num_classes=dataset.num_classes,
-        num_tasks=len(scenario.tasks),
-        augment=plugins.build("augmentation", parts["augmentation"], traits, shape),
-        normalize=Normalizer(traits),
-        device=device,
-        random=random,
-        training=training,
-    )
-    return plugins.build("method", spec.method, context)
-
-
-def _build_evaluators(
-    chosen: ProtocolSettings,
-) -> list[tuple[str, Literal["each", "last"], Evaluator]]:
-    built: list[tuple[str, Literal["each", "last"], Evaluator]] = []
-    for use in chosen.evaluators:
-        name, options = plugins.split_name(use, where="evaluators")
-        when = options.pop("when", "each")
-        component = plugins.component("evaluator", name, options, where="evaluators")
-        built.append((name, when, plugins.build("evaluator", component)))
-    return sorted(built, key=lambda use: use[2].runs_last)
 
 
 def _watch(steps: Iterator[Losses], device: torch.device) -> None:

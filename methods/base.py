@@ -20,8 +20,9 @@ class Signal(enum.StrEnum):
 
     LABELS: class labels of the batch and the classes of a task. BOUNDARIES: `begin_task` and
     `end_task` are called. TASK_ID: the position of a batch's task. TASK_DATA: the training data of
-    the current task as a whole. ALL_DATA: the stream runs over all tasks so far; for upper
-    references alone.
+    the current task as a whole. ALL_DATA: the stream runs over all tasks so far. IID: the stream
+    of each task is one of equal parts of a shuffle of all tasks, past and future, with
+    `batch_size` + `replay_batch` images for every optimizer step. Both are for upper references.
     """
 
     LABELS = "labels"
@@ -29,6 +30,7 @@ class Signal(enum.StrEnum):
     TASK_ID = "task_id"
     TASK_DATA = "task_data"
     ALL_DATA = "all_data"
+    IID = "iid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class TaskView(Protocol):
     """The current task, as far as the method declared that it needs to know.
 
     `position` counts from 0 and needs BOUNDARIES or TASK_ID; `classes`, the labels that the task
-    introduces, needs LABELS beside one of them; `data` and `batches` need TASK_DATA. An attribute
+    holds, needs LABELS beside one of them; `data` and `batches` need TASK_DATA. An attribute
     that was not asked for raises RuntimeError.
     """
 
@@ -146,14 +148,46 @@ class Embeddings:
     features: tuple[Tensor, ...]
     projections: tuple[Tensor, ...]
 
+    def mean_projection(self) -> Tensor:
+        """The mean of all views' projections (B, D), without gradient."""
+        return torch.stack(self.projections).mean(0).detach()
+
 
 class Objective(nn.Module, abc.ABC):
-    """A self-supervised loss with its own heads, over `num_views` views of the same images."""
+    """A self-supervised loss with its own heads, over `num_views` views of the same images.
+
+    Attributes:
+        num_views: random views of each image that `forward` takes.
+        alignable: whether its projections can be aligned with those of an earlier network.
+        contrastive: whether it is the contrastive loss that SCALE and Osiris-R stand in for.
+        projector: from features to the projections, (B, `projection_dim`).
+    """
 
     num_views: ClassVar[int] = 2
+    alignable: ClassVar[bool] = True
+    contrastive: ClassVar[bool] = False
+    projector: nn.Module
+    projection_dim: int
 
     @abc.abstractmethod
-    def forward(self, backbone: Backbone, views: tuple[Tensor, ...]) -> Embeddings: ...
+    def forward(
+        self, backbone: Backbone, views: tuple[Tensor, ...], rng: torch.Generator
+    ) -> Embeddings:
+        """The loss on normalised views (B, C, H, W); draws, if any, come from `rng` (CPU)."""
+
+    def alignment(self, predicted: tuple[Tensor, ...], target: tuple[Tensor, ...]) -> Tensor:
+        """This loss between predictions and fixed targets, (B, D) a view; a scalar.
+
+        The distillation of CaSSLe (Fini et al., 2022, arXiv:2112.04215, Table 1).
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no alignment loss")
+
+    def after_step(self, backbone: Backbone) -> None:
+        """Follow the optimizer (momentum networks); called after every step."""
+
+    def encoder(self, backbone: Backbone) -> nn.Module:
+        """The network whose features are measured."""
+        return backbone
 
 
 class Stateful(Protocol):
@@ -180,15 +214,23 @@ class Held(Protocol):
 class Method(abc.ABC):
     """A learner that consumes a stream one batch at a time and never sees the future.
 
-    `needs` declares the side information it uses, `predicts` whether it has a classifier.
+    `needs` declares the side information it uses, `predicts` whether it has a classifier,
+    `uses_objective` whether it trains by the protocol's self-supervised objective.
     """
 
     needs: ClassVar[frozenset[Signal]] = frozenset()
     predicts: ClassVar[bool] = False
+    uses_objective: ClassVar[bool] = False
 
     @classmethod  # noqa: B027 - optional hook
-    def check(cls, training: Training) -> None:
-        """Raise ValueError if the method cannot work with these settings; called when planning."""
+    def check(cls, config: Any, training: Training, objective: type[Objective]) -> None:  # noqa: ANN401
+        """Raise ValueError if the method cannot work with these settings; called when planning.
+
+        Args:
+            config: the method's own settings.
+            training: the protocol's.
+            objective: the class of the protocol's objective.
+        """
 
     def begin_task(self, task: TaskView) -> None:  # noqa: B027 - optional hook
         """Prepare for a new task; called only if the method needs Signal.BOUNDARIES."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, ClassVar, final
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from methods.base import (
+    Backbone,
     Batch,
     Batches,
     Context,
@@ -19,6 +21,7 @@ from methods.base import (
     Held,
     Losses,
     Method,
+    Objective,
     Signal,
     Stateful,
     TaskView,
@@ -30,7 +33,7 @@ def build_optimizer(
     parameters: Iterable[nn.Parameter], training: Training
 ) -> torch.optim.Optimizer:
     """The protocol's optimizer over `parameters`; `momentum` concerns SGD alone."""
-    parameters = list(parameters)
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
     lr, decay = training.lr, training.weight_decay
     if training.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=lr, momentum=training.momentum, weight_decay=decay)
@@ -62,18 +65,29 @@ class GradientMethod(Method):
     def __init__(self, ctx: Context, net: nn.Module) -> None:
         self.ctx = ctx
         self.net = net.to(ctx.device)
+        self._trained = [self.net]
         self.optimizer = self.make_optimizer()
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """A new optimizer; override it for parameter groups or a method's native optimizer."""
-        return build_optimizer(self.net.parameters(), self.ctx.training)
+        parameters = chain.from_iterable(module.parameters() for module in self._trained)
+        return build_optimizer(parameters, self.ctx.training)
+
+    @final
+    def train_also(self, module: nn.Module) -> None:
+        """Train a module on the device beside the network; the method adds it to its `parts`."""
+        self._trained.append(module)
+        self.optimizer = self.make_optimizer()
 
     def rebuild(self, state: Mapping[str, Any]) -> None:
         """Grow the network and its optimizer to the shapes in a saved `state`, before loading."""
 
+    def before_passes(self, batch: Batch) -> None:
+        """Look at a batch once, before any pass over it (MinRed, SCALE)."""
+
     @abc.abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Named loss terms; their sum is minimised."""
+        """Named loss terms of one pass; their sum is minimised."""
 
     def adjust_gradients(self) -> None:
         """Edit `.grad` in place between backward and step (A-GEM, GEM)."""
@@ -99,6 +113,7 @@ class GradientMethod(Method):
     def observe(self, batch: Batch) -> Losses:
         self.net.train()
         terms: dict[str, Tensor] = {}
+        self.before_passes(batch)
         for _ in range(self.ctx.training.passes):
             terms = self.loss(batch)
             self.optimizer.zero_grad(set_to_none=True)
@@ -123,7 +138,8 @@ class GradientMethod(Method):
 
     @final
     def parameters(self) -> int:
-        return sum(p.numel() for p in self.net.parameters() if p.requires_grad)
+        groups = self.optimizer.param_groups
+        return sum(parameter.numel() for group in groups for parameter in group["params"])
 
     @final
     def state_dict(self) -> dict[str, Any]:
@@ -166,24 +182,41 @@ class ClassifierMethod(GradientMethod):
 
 
 class SelfSupervisedMethod(GradientMethod):
-    """A backbone trained without labels by the protocol's objective."""
+    """A backbone trained without labels by the protocol's objective, or by `make` if given."""
 
-    def __init__(self, ctx: Context) -> None:
+    uses_objective: ClassVar[bool] = True
+
+    def __init__(self, ctx: Context, make: Callable[[Backbone], Objective] | None = None) -> None:
         self.backbone = ctx.backbone()
-        self.objective = ctx.objective(self.backbone)
+        if make is None:
+            self.objective = ctx.objective(self.backbone)
+        else:
+            self.objective = ctx.random.weights(lambda: make(self.backbone), "objective")
         super().__init__(ctx, nn.ModuleList([self.backbone, self.objective]))
 
     @final
-    def embeddings(self, x: Tensor) -> Embeddings:
-        """The objective on fresh random views of the raw images `x`."""
+    def views(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Fresh normalised random views of the raw images `x`, as many as the objective takes."""
         rng = self.ctx.random("augment")
-        views = tuple(self.ctx.augment(x, rng) for _ in range(self.objective.num_views))
-        return self.objective(self.backbone, views)
+        return tuple(self.ctx.augment(x, rng) for _ in range(self.objective.num_views))
+
+    @final
+    def embeddings(self, views: tuple[Tensor, ...]) -> Embeddings:
+        """The objective on views (B, C, H, W)."""
+        return self.objective(self.backbone, views, self.ctx.random("objective"))
+
+    def after_step(self) -> None:
+        self.objective.after_step(self.backbone)
 
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
         with evaluating(self.net):
-            return self.backbone(self.ctx.normalize(x))
+            return self.objective.encoder(self.backbone)(self.ctx.normalize(x))
+
+    @torch.no_grad()
+    def project(self, x: Tensor) -> Tensor:
+        """Projections (B, D) of raw images without augmentation, in the mode the network is in."""
+        return self.objective.projector(self.backbone(self.ctx.normalize(x)))
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,10 +18,15 @@ class DataError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """uint8 images of shape (N, C, H, W) and int64 labels of shape (N,)."""
+    """uint8 images of shape (N, C, H, W) and int64 labels of shape (N,).
+
+    `domain` (N,), int64 on the CPU, says which domain each image belongs to, counted from 0 in
+    their order; None in a set without domains.
+    """
 
     x: Tensor
     y: Tensor
+    domain: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -86,4 +93,46 @@ def first_of_each_class(split: Split, count: int | None) -> Split:
     by_class = split.y.argsort(stable=True)
     starts = sizes.cumsum(0) - sizes
     rows = by_class[(starts[:, None] + torch.arange(count)).flatten()].sort().values
-    return Split(split.x[rows], split.y[rows])
+    domain = None if split.domain is None else split.domain[rows]
+    return Split(split.x[rows], split.y[rows], domain)
+
+
+def check_labels(split: Split, num_classes: int, *, where: Path) -> None:
+    """Labels must run from 0 to num_classes - 1, and each class have an image.
+
+    Raises:
+        DataError: naming `where` the labels come from.
+    """
+    if len(split) and not 0 <= int(split.y.min()) <= int(split.y.max()) < num_classes:
+        low, high = int(split.y.min()), int(split.y.max())
+        raise DataError(
+            f"{where}: labels from {low} to {high}, but classes run from 0 to {num_classes - 1}"
+        )
+    absent = (split.y.bincount(minlength=num_classes) == 0).nonzero()[:, 0].tolist()
+    if absent:
+        raise DataError(f"{where}: no image of class {', '.join(map(str, absent))}")
+
+
+def first_whole(
+    name: str, places: Sequence[Path], *, missing: Callable[[Path], list[str]], source: str
+) -> Path:
+    """The first of `places` that has all of a data set.
+
+    Args:
+        name: Of the data set.
+        places: Folders to look into.
+        missing: What a folder lacks.
+        source: How to get the data set, and what is expected where.
+
+    Raises:
+        DataError: if there is none, with what each of them lacks.
+    """
+    lacking = {place: missing(place) for place in places}
+    for place, names in lacking.items():
+        if not names:
+            return place
+    looked = "".join(
+        f"\n  {place}: " + (f"lacks {', '.join(names)}" if place.is_dir() else "no such folder")
+        for place, names in lacking.items()
+    )
+    raise DataError(f"{name} was not found. Looked in:{looked}\nTo get it: {source}.")

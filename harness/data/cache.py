@@ -30,7 +30,7 @@ def cached_arrays(path: Path, make: Callable[[], Arrays]) -> Arrays:
     if stored is not None:
         return stored
     try:
-        lock = _locked(path)
+        lock = locked(path)
     except OSError as error:
         _log.info("%s cannot be written (%s): its content is kept in memory only", path, error)
         return make()
@@ -43,7 +43,7 @@ def cached_arrays(path: Path, make: Callable[[], Arrays]) -> Arrays:
         return stored
 
 
-def _locked(path: Path) -> IO[bytes]:
+def locked(path: Path) -> IO[bytes]:
     """Hold the lock of `path` until the file returned here is closed, or the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(path.name + ".lock").open("ab")

@@ -1,4 +1,9 @@
-"""A scenario cuts a data set into an ordered sequence of tasks, each with classes of its own."""
+"""A scenario cuts a data set into an ordered sequence of tasks, by class or by domain.
+
+Cut by class, every task has classes of its own (class-incremental); cut by domain, every task has
+all classes and images of its own domain (domain-incremental; van de Ven and Tolias, 2019,
+arXiv:1904.07734).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.base import Dataset, Split
+from harness.data.base import Dataset
 from harness.errors import UserError
 from harness.seeds import generator
 
@@ -23,8 +28,9 @@ class ScenarioError(UserError):
 class Task:
     """The task at `position`, counted from 0.
 
-    `classes` are its labels in the scenario, which are consecutive. `train` and `validation` are
-    ascending row numbers into the scenario's `dataset.train`, `test` into its `dataset.test`.
+    `classes` are its labels in the scenario, which are consecutive: labels of its own in a cut by
+    class, all of them in a cut by domain. `train` and `validation` are ascending row numbers into
+    the scenario's `dataset.train`, `test` into its `dataset.test`.
     """
 
     position: int
@@ -97,7 +103,7 @@ def task_sizes(distribution: str, num_classes: int, num_tasks: int, seed: int) -
         return _regular(num_classes, num_tasks)
     if distribution == "irregular":
         return _irregular(num_classes, num_tasks, seed)
-    raise ScenarioError(f"unknown distribution {distribution!r}: regular or irregular")
+    raise ScenarioError(f"unknown distribution {distribution!r}: regular, irregular or domains")
 
 
 def _regular(num_classes: int, num_tasks: int) -> tuple[int, ...]:
@@ -125,6 +131,14 @@ def _irregular(num_classes: int, num_tasks: int, seed: int) -> tuple[int, ...]:
     return tuple(sizes.tolist())
 
 
+def check_domains(num_domains: int, num_tasks: int) -> None:
+    """A cut by domain has as many tasks as there are domains."""
+    if num_tasks != num_domains:
+        raise ScenarioError(
+            f"num_tasks is {num_tasks}, but each of the {num_domains} domains is a task"
+        )
+
+
 def split_classes(
     dataset: Dataset,
     *,
@@ -146,21 +160,45 @@ def split_classes(
             down; which ones depends on the seed alone, not on the order or the tasks.
         seed: The trial's raw seed.
     """
-    if not 0 <= validation < 1:
-        raise ScenarioError(f"validation is {validation}: it must be at least 0 and below 1")
     order = class_order(order, dataset.num_classes, seed)
     sizes = torch.tensor(task_sizes(distribution, len(order), num_tasks, seed))
     ordered = _relabel(dataset, order)
     position = torch.arange(num_tasks).repeat_interleave(sizes)  # of each label's task
-    train_labels, test_labels = ordered.train.y.cpu(), ordered.test.y.cpu()
-    held_out = _held_out(train_labels, len(order), share=validation, seed=seed)
-    train = _rows_by_task(position[train_labels], num_tasks, keep=~held_out)
-    kept = _rows_by_task(position[train_labels], num_tasks, keep=held_out)
-    test = _rows_by_task(position[test_labels], num_tasks)
+    train, test = (position[split.y.cpu()] for split in (ordered.train, ordered.test))
     stops = sizes.cumsum(0).tolist()
     labels = [range(stop - size, stop) for stop, size in zip(stops, sizes.tolist(), strict=True)]
-    tasks = tuple(Task(i, labels[i], train[i], kept[i], test[i]) for i in range(num_tasks))
-    return Scenario(ordered, tasks, order, distribution)
+    held_out = _held_out(ordered, train, share=validation, seed=seed)
+    return Scenario(ordered, _tasks(labels, train, test, held_out), order, distribution)
+
+
+def split_domains(
+    dataset: Dataset,
+    *,
+    num_tasks: int,
+    order: str | Sequence[int],
+    validation: float,
+    seed: int,
+) -> Scenario:
+    """Cut a data set into one task a domain, in their order, each with all classes.
+
+    Args:
+        dataset: With domains, else as in `split_classes`.
+        num_tasks: How many domains there are.
+        order: As in `split_classes`; gives the classes their labels.
+        validation: Share of each class's training images in each domain that is held out,
+            rounded down; which ones depends on the seed alone.
+        seed: The trial's raw seed.
+    """
+    train, test = dataset.train.domain, dataset.test.domain
+    if train is None or test is None:
+        raise ScenarioError(f"data set {dataset.name} has no domains")
+    train, test = train.cpu(), test.cpu()
+    check_domains(int(torch.cat([train, test]).max()) + 1, num_tasks)
+    order = class_order(order, dataset.num_classes, seed)
+    ordered = _relabel(dataset, order)
+    held_out = _held_out(ordered, train, share=validation, seed=seed)
+    labels = [range(len(order))] * num_tasks
+    return Scenario(ordered, _tasks(labels, train, test, held_out), order, "domains")
 
 
 def _relabel(dataset: Dataset, order: tuple[int, ...]) -> Dataset:
@@ -168,24 +206,47 @@ def _relabel(dataset: Dataset, order: tuple[int, ...]) -> Dataset:
     rank = torch.tensor(order, device=dataset.train.y.device).argsort()
     return replace(
         dataset,
-        train=Split(dataset.train.x, rank[dataset.train.y]),
-        test=Split(dataset.test.x, rank[dataset.test.y]),
+        train=replace(dataset.train, y=rank[dataset.train.y]),
+        test=replace(dataset.test, y=rank[dataset.test.y]),
         class_names=tuple(dataset.class_names[label] for label in order),
     )
 
 
-def _held_out(y: Tensor, num_classes: int, *, share: float, seed: int) -> Tensor:
-    """A mask (N,) of the validation rows: of each class, the first of its shuffled rows."""
-    shuffled = torch.randperm(len(y), generator=generator(seed, "validation"))
-    by_class = shuffled[y[shuffled].argsort(stable=True)]
-    counts = y.bincount(minlength=num_classes)
-    wanted = (
-        (counts.double() * share + 1e-9).floor().long()
-    )  # 0.29 of 100 is 29, in spite of binary floats
-    rank = torch.arange(len(y)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    mask = torch.zeros(len(y), dtype=torch.bool)
-    mask[by_class] = rank < wanted.repeat_interleave(counts)
+def _held_out(dataset: Dataset, task: Tensor, *, share: float, seed: int) -> Tensor:
+    """A mask (N,) of the validation rows: of each task's classes, the first of its shuffled rows.
+
+    Args:
+        dataset: Whose training rows are meant.
+        task: The task of each of them, int64 (N,).
+        share: Of the rows of a class in a task, rounded down.
+        seed: The trial's raw seed.
+    """
+    if not 0 <= share < 1:
+        raise ScenarioError(f"validation is {share}: it must be at least 0 and below 1")
+    group = task * dataset.num_classes + dataset.train.y.cpu()
+    shuffled = torch.randperm(len(group), generator=generator(seed, "validation"))
+    by_group = shuffled[group[shuffled].argsort(stable=True)]
+    counts = group.bincount()
+    # 0.29 of 100 is 29, in spite of binary floats
+    wanted = (counts.double() * share + 1e-9).floor().long()
+    rank = torch.arange(len(group)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    mask = torch.zeros(len(group), dtype=torch.bool)
+    mask[by_group] = rank < wanted.repeat_interleave(counts)
     return mask
+
+
+def _tasks(
+    classes: Sequence[range], train: Tensor, test: Tensor, held_out: Tensor
+) -> tuple[Task, ...]:
+    """The tasks, given their classes, each row's task, and which training rows are held out."""
+    rows = zip(
+        classes,
+        _rows_by_task(train, len(classes), keep=~held_out),
+        _rows_by_task(train, len(classes), keep=held_out),
+        _rows_by_task(test, len(classes)),
+        strict=True,
+    )
+    return tuple(Task(position, *of_task) for position, of_task in enumerate(rows))
 
 
 def _rows_by_task(task: Tensor, num_tasks: int, keep: Tensor | None = None) -> list[Tensor]:

@@ -88,9 +88,11 @@ def check(name: str, root: Path) -> str:
     """
     dataset = _load(name, root)
     shape = "x".join(str(side) for side in dataset.image_shape)
+    domain = dataset.train.domain
+    domains = "" if domain is None else f" in {len(domain.unique())} domains"
     return (
         f"{name}: {len(dataset.train)} training and {len(dataset.test)} test images of {shape}, "
-        f"{dataset.num_classes} classes: ok"
+        f"{dataset.num_classes} classes{domains}: ok"
     )
 
 

@@ -1,7 +1,8 @@
 """Top-1 accuracy of the method's own classifier, class-incremental and task-incremental.
 
 Both come from one pass over the measured images (van de Ven and Tolias, 2019, arXiv:1904.07734):
-class-IL takes the best of all classes seen so far, task-IL the best of the image's own task.
+class-IL takes the best of all classes seen so far, task-IL the best of the image's own task. Where
+the tasks are domains, which share their classes, the two agree from the first task on.
 """
 
 from __future__ import annotations
@@ -28,17 +29,22 @@ class Classifier(Evaluator):
     def evaluate(self, checkpoint: Checkpoint) -> Iterator[Measurement]:
         """`accuracy` of the tasks seen, `accuracy_task_il` of every task, seen or not."""
         logits, tasks = checkpoint.logits, checkpoint.scenario.tasks
-        task_of_class = torch.cat(
-            [torch.full((len(task.classes),), task.position) for task in tasks]
-        ).to(logits.device)
-        own = task_of_class[None, :] == checkpoint.task(checkpoint.split)[:, None]
+        labels = torch.arange(logits.shape[1])
+        of_task = torch.stack([_within(labels, task.classes) for task in tasks]).to(logits.device)
+        own = of_task[checkpoint.task(checkpoint.split)]
         for task, (value, n) in enumerate(_accuracies(logits, own, checkpoint)):
             yield Measurement(task, "accuracy_task_il", value, n)
-        seen = (task_of_class <= checkpoint.after_task).expand_as(logits)
+        seen = _within(labels, checkpoint.scenario.seen_classes(checkpoint.after_task))
+        seen = seen.to(logits.device).expand_as(logits)
         class_il = _accuracies(logits, seen, checkpoint)
         for task in range(checkpoint.after_task + 1):
             value, n = class_il[task]
             yield Measurement(task, "accuracy", value, n)
+
+
+def _within(labels: Tensor, classes: range) -> Tensor:
+    """Which of the labels (C,) are among consecutive classes; bool (C,)."""
+    return (labels >= classes.start) & (labels < classes.stop)
 
 
 def _accuracies(logits: Tensor, allowed: Tensor, checkpoint: Checkpoint) -> list[tuple[float, int]]:

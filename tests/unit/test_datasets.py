@@ -55,6 +55,7 @@ def test_a_set_is_uint8_images_with_labels_of_every_class(module, tmp_path):
     config, dataset = loaded(module, tmp_path)
     assert dataset.name == module.__name__.rpartition(".")[2]
     assert dataset.num_classes == module.num_classes(config)
+    assert dataset.image_shape == module.image_shape(config)
     channels = dataset.image_shape[0]
     assert len(dataset.traits.mean) == len(dataset.traits.std) == channels
     for split in (dataset.train, dataset.test):
@@ -84,6 +85,12 @@ def test_the_first_of_each_class_keep_their_order():
     assert part.y.tolist() == [1, 0, 1, 2, 0, 2]
     with pytest.raises(DataError, match="3 images a class were asked for; there are 1 to 2"):
         first_of_each_class(part, 3)
+
+
+def test_domains_stay_with_their_images():
+    y = torch.tensor([1, 0, 1, 0, 1])
+    split = Split(torch.zeros(5, 1, 1, 1, dtype=torch.uint8), y, torch.tensor([4, 3, 2, 1, 0]))
+    assert first_of_each_class(split, 2).domain.tolist() == [4, 3, 2, 1]
 
 
 # --- digits

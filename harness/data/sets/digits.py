@@ -29,6 +29,11 @@ def num_classes(config: Config) -> int:
     return 10
 
 
+def image_shape(config: Config) -> tuple[int, int, int]:
+    del config
+    return 1, 8, 8
+
+
 def load(config: Config, root: Path) -> Dataset:
     del config, root
     from sklearn.datasets import load_digits  # a second to import: not for a list of the sets

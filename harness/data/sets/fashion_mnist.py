@@ -17,7 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.base import DataError, Dataset, Split, Traits, first_of_each_class
+from harness.data.base import (
+    DataError,
+    Dataset,
+    Split,
+    Traits,
+    first_of_each_class,
+    first_whole,
+)
 
 SOURCE = (
     "Debian's package dataset-fashion-mnist, or `data prepare fashion_mnist --download`, "
@@ -55,6 +62,11 @@ def num_classes(config: Config) -> int:
     return len(CLASS_NAMES)
 
 
+def image_shape(config: Config) -> tuple[int, int, int]:
+    del config
+    return 1, 28, 28
+
+
 def load(config: Config, root: Path) -> Dataset:
     folder = _folder(root)
     train = first_of_each_class(_read_split(folder, "train"), config.per_class)
@@ -72,15 +84,7 @@ def download(root: Path) -> None:
 def _folder(root: Path) -> Path:
     """The first folder that holds all four files."""
     places = (root / "fashion_mnist", root / "FashionMNIST" / "raw", DEBIAN)
-    lacking = {place: _missing(place) for place in places}
-    for place, names in lacking.items():
-        if not names:
-            return place
-    looked = "".join(
-        f"\n  {place}: " + (f"lacks {', '.join(names)}" if place.is_dir() else "no such folder")
-        for place, names in lacking.items()
-    )
-    raise DataError(f"fashion_mnist was not found. Looked in:{looked}\nTo get it: {SOURCE}.")
+    return first_whole("fashion_mnist", places, missing=_missing, source=SOURCE)
 
 
 def _missing(folder: Path) -> list[str]:

@@ -8,13 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.data.base import Dataset
-from harness.data.glyphs import Config, Style, glyph_dataset
+from harness.data.glyphs import SIDE, Config, Style, glyph_dataset
 
 SOURCE = "generated here from matplotlib's fonts in some 15 s, then cached; nothing to download"
 
 
 def num_classes(config: Config) -> int:
     return config.classes
+
+
+def image_shape(config: Config) -> tuple[int, int, int]:
+    del config
+    return 3, SIDE, SIDE
 
 
 def load(config: Config, root: Path) -> Dataset:
