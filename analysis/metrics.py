@@ -54,17 +54,24 @@ def metric(
     return register
 
 
-def _undefined(a: Matrix) -> Score:
-    return np.full(a.shape[:-2], np.nan)[()]
+def _mean(values: Matrix) -> Score:
+    """Mean over the last axis; NaN if that is empty."""
+    return values.mean(-1) if values.shape[-1] else np.full(values.shape[:-1], np.nan)[()]
 
 
-def _diagonal(a: Matrix) -> Matrix:
-    return np.diagonal(a, axis1=-2, axis2=-1)
+def _diagonal(a: Matrix, *, offset: int = 0) -> Matrix:
+    return np.diagonal(a, offset, axis1=-2, axis2=-1)
 
 
 def _measured_since_learned(a: Matrix) -> Matrix:
     """`a` with -inf where the task was not learned yet, so that a maximum passes over it."""
     return np.where(np.tri(a.shape[-1], dtype=bool), a, -np.inf)
+
+
+def _share_lost(before: Matrix, after: Matrix) -> Score:
+    """Mean over tasks of (before - after) / before, both (..., T); NaN where one is before 0."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _mean(np.where(before > 0, (before - after) / before, np.nan))
 
 
 def accuracy_curve(a: Matrix, n: Matrix | None = None) -> Matrix:
@@ -135,10 +142,8 @@ def forgetting(a: Matrix) -> Score:
 
     Average forgetting of Chaudhry et al., 2018, arXiv:1801.10112.
     """
-    if a.shape[-1] == 1:
-        return _undefined(a)
-    best = _measured_since_learned(a)[..., :-1, :-1].max(-2)
-    return (best - a[..., -1, :-1]).mean(-1)
+    best = _measured_since_learned(a)[..., :-1, :-1].max(-2, initial=-np.inf)
+    return _mean(best - a[..., -1, :-1])
 
 
 @metric(
@@ -151,10 +156,8 @@ def forgetting_with_last(a: Matrix) -> Score:
 
     The variant that PyCIL and Mammoth print (Mammoth: Buzzega et al., 2020, arXiv:2004.07211).
     """
-    if a.shape[-1] == 1:
-        return _undefined(a)
     best = _measured_since_learned(a)[..., :, :-1].max(-2)
-    return (best - a[..., -1, :-1]).mean(-1)
+    return _mean(best - a[..., -1, :-1])
 
 
 @metric("forgetting_first", "mean over i<T-1 of A[i,i] - A[T-1,i]", higher_is_better=False)
@@ -163,9 +166,7 @@ def forgetting_first(a: Matrix) -> Score:
 
     Avalanche's forgetting (Lomonaco et al., 2021, arXiv:2104.00405).
     """
-    if a.shape[-1] == 1:
-        return _undefined(a)
-    return (_diagonal(a) - a[..., -1, :])[..., :-1].mean(-1)
+    return _mean((_diagonal(a) - a[..., -1, :])[..., :-1])
 
 
 @metric("F_first", "mean over all i of A[i,i] - A[T-1,i]", higher_is_better=False)
@@ -188,6 +189,32 @@ def forgetting_max_all(a: Matrix) -> Score:
     return (_measured_since_learned(a).max(-2) - a[..., -1, :]).mean(-1)
 
 
+@metric(
+    "F_first_relative",
+    "mean over all i of (A[i,i] - A[T-1,i]) / A[i,i]",
+    higher_is_better=False,
+)
+def forgetting_first_relative(a: Matrix) -> Score:
+    """Mean over all T tasks of (A[i,i] - A[T-1,i]) / A[i,i]; NaN if one of the A[i,i] is 0.
+
+    F_first_relat of CLIMB's probe evaluation; as a fraction, which tables print in percent.
+    """
+    return _share_lost(_diagonal(a), a[..., -1, :])
+
+
+@metric(
+    "F_max_relative",
+    "mean over all i of 1 - A[T-1,i] / (max over k≥i of A[k,i])",
+    higher_is_better=False,
+)
+def forgetting_max_relative(a: Matrix) -> Score:
+    """Mean over all T tasks of (best - A[T-1,i]) / best, best = max over k≥i of A[k,i].
+
+    F_max_relat of CLIMB's probe evaluation, as a fraction; NaN if a task was never above 0.
+    """
+    return _share_lost(_measured_since_learned(a).max(-2), a[..., -1, :])
+
+
 @metric("BWT", "mean over i<T-1 of A[T-1,i] - A[i,i]")
 def backward_transfer(a: Matrix) -> Score:
     """Mean over i<T-1 of (A[T-1,i] - A[i,i]) (Lopez-Paz & Ranzato, 2017, arXiv:1706.08840)."""
@@ -200,10 +227,7 @@ def forward_transfer(a: Matrix, before: Matrix) -> Score:
 
     `before` (..., T) is the accuracy of the network with its initial weights.
     """
-    if a.shape[-1] == 1:
-        return _undefined(a)
-    ahead = np.diagonal(a, offset=1, axis1=-2, axis2=-1)
-    return (ahead - before[..., 1:]).mean(-1)
+    return _mean(_diagonal(a, offset=1) - before[..., 1:])
 
 
 @metric("future_accuracy", "mean over k<T-1 of the mean over i>k of A[k,i]")
@@ -212,19 +236,17 @@ def future_accuracy(a: Matrix) -> Score:
 
     "FT" in the logs of the probe evaluations of CLA (CoLLAs 2025) and CLIMB.
     """
-    tasks = a.shape[-1]
-    if tasks == 1:
-        return _undefined(a)
-    future = ~np.tri(tasks, dtype=bool)
+    future = ~np.tri(a.shape[-1], dtype=bool)
     total = np.where(future, a, 0.0).sum(-1)[..., :-1]
-    return (total / np.arange(tasks - 1, 0, -1)).mean(-1)
+    return _mean(total / np.arange(a.shape[-1] - 1, 0, -1))
 
 
 @metric("learning_accuracy", "mean over i of A[i,i]")
 def learning_accuracy(a: Matrix) -> Score:
     """Mean over i of A[i,i]: how well each task is learned (Riemer et al., 2019, arXiv:1810.11910).
 
-    DualNet (Pham et al., 2021, arXiv:2110.00175) reports it beside forgetting.
+    DualNet (Pham et al., 2021, arXiv:2110.00175) reports it beside forgetting; CLEAR (Lin et al.,
+    2021, arXiv:2201.06289) calls it in-domain accuracy.
     """
     return _diagonal(a).mean(-1)
 
@@ -238,7 +260,31 @@ def plasticity(a: Matrix) -> Score:
 @metric("stability", "mean over i<T-1 of A[T-1,i]")
 def stability(a: Matrix) -> Score:
     """Mean over i<T-1 of A[T-1,i]: accuracy on the old tasks (BrainCL, arXiv:2504.14727)."""
-    return _undefined(a) if a.shape[-1] == 1 else a[..., -1, :-1].mean(-1)
+    return _mean(a[..., -1, :-1])
+
+
+@metric("next_domain", "mean over k<T-1 of A[k,k+1]")
+def next_domain_accuracy(a: Matrix) -> Score:
+    """Mean over k<T-1 of A[k,k+1], on the task to come (CLEAR, arXiv:2201.06289)."""
+    return _mean(_diagonal(a, offset=1))
+
+
+@metric("CLEAR_accuracy", "mean of all A[k,i] with i≤k")
+def clear_accuracy(a: Matrix) -> Score:
+    """Mean of all entries i≤k, each with the same weight, unlike CA (CLEAR, arXiv:2201.06289)."""
+    return _mean(a[..., np.tri(a.shape[-1], dtype=bool)])
+
+
+@metric("CLEAR_BWT", "mean of all A[k,i] with i<k")
+def clear_backward_transfer(a: Matrix) -> Score:
+    """Mean of all entries i<k, an accuracy and no difference (CLEAR, arXiv:2201.06289)."""
+    return _mean(a[..., np.tri(a.shape[-1], k=-1, dtype=bool)])
+
+
+@metric("CLEAR_FWT", "mean of all A[k,i] with i>k")
+def clear_forward_transfer(a: Matrix) -> Score:
+    """Mean of all entries i>k, an accuracy and no difference (CLEAR, arXiv:2201.06289)."""
+    return _mean(a[..., ~np.tri(a.shape[-1], dtype=bool)])
 
 
 @metric("any_time", "mean over training images of the accuracy on tasks seen", needs=("samples",))

@@ -43,7 +43,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {device}, one CPU thread, batch {BATCH} of {SHAPE}")
     for name in plugins.names("augmentation"):
         seconds = seconds_per_batch(name, device)
-        print(f"{name:10} {seconds * 1e3:8.3f} ms/batch {BATCH / seconds:12,.0f} images/s")
+        print(f"{name:14} {seconds * 1e3:8.3f} ms/batch {BATCH / seconds:12,.0f} images/s")
 
 
 if __name__ == "__main__":

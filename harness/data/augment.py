@@ -167,17 +167,13 @@ def contrast_(x: Tensor, factor: Tensor) -> Tensor:
     """Multiply the distance from the image's mean grey level; factors (B,)."""
     means = x.mean((2, 3))
     grey = _gray(means)[:, None] if x.shape[1] == 3 else means.mean(1, keepdim=True)
-    return _blend_(x, grey[:, :, None, None], factor).clamp_(0, 255)
+    factor = factor.view(-1, 1, 1, 1)  # no lerp: twice as slow for one grey level an image
+    return x.mul_(factor).add_(grey[:, :, None, None] * (1 - factor)).clamp_(0, 255)
 
 
 def saturation_(x: Tensor, factor: Tensor) -> Tensor:
     """Multiply the distance from the pixel's grey level, 0 for a gray image; factors (B,)."""
-    return _blend_(x, _gray(x)[:, None], factor).clamp_(0, 255)
-
-
-def _blend_(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    factor = factor.view(-1, 1, 1, 1)
-    return x.mul_(factor).add_(other * (1 - factor))
+    return torch.lerp(_gray(x)[:, None], x, factor.view(-1, 1, 1, 1), out=x).clamp_(0, 255)
 
 
 def _gray(x: Tensor) -> Tensor:
@@ -187,23 +183,30 @@ def _gray(x: Tensor) -> Tensor:
 
 
 def hue_(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue of HSV, keeping value and saturation; turns (B,), 1 is once around."""
+    """Turn the hue of HSV, keeping value and saturation; turns (B,), 1 is once around.
+
+    In units of a turn a channel is low + chroma * (6 d - 1), where d, in [1/6, 1/3], is how far
+    the hue is from the channel's opposite; 2 - 6 d if from the channel itself. Comparisons are
+    signs and choices are interpolations, which CPUs do several values at a time.
+    """
     red, green, blue = x.unbind(1)
     low, high = x.amin(1), x.amax(1)
     chroma = high - low
-    sixths = torch.where(
-        high == red,
-        green - blue,
-        torch.where(
-            high == green, (blue - red).add_(chroma, alpha=2), (red - green).add_(chroma, alpha=4)
-        ),
+    sixths = torch.lerp(
+        (blue - red).add_(chroma, alpha=2),
+        (red - green).add_(chroma, alpha=4),
+        (high - green).sign_(),  # 0 where green is the highest, else 1
     )
+    sixths = torch.lerp(green - blue, sixths, (high - red).sign_())
     # Where a pixel is gray, its hue is of no consequence: chroma 0 multiplies it below.
-    sixths.div_(chroma.clamp(min=1e-6)).add_(6 * turns.view(-1, 1, 1))
-    sixths.sub_((sixths / 6).floor_(), alpha=6)
-    torch.addcmul(low, chroma, (sixths - 3).abs_().sub_(1).clamp_(0, 1), out=red)
-    torch.addcmul(low, chroma, (sixths - 2).abs_().neg_().add_(2).clamp_(0, 1), out=green)
-    torch.addcmul(low, chroma, (sixths - 4).abs_().neg_().add_(2).clamp_(0, 1), out=blue)
+    start = turns.remainder(1).add_(1).view(-1, 1, 1)  # above 1/6, which keeps the sum positive
+    hue = start.addcdiv(sixths, chroma.clamp(min=1e-6), value=1 / 6).frac_()
+    away, near = low - chroma, low.add_(chroma, alpha=2)
+    distance = (hue - 1 / 2).abs_().clamp_(1 / 6, 1 / 3)
+    torch.addcmul(away, chroma, distance, value=6, out=red)
+    for channel, at in ((green, 1 / 3), (blue, 2 / 3)):
+        torch.sub(hue, at, out=distance).abs_().clamp_(1 / 6, 1 / 3)
+        torch.addcmul(near, chroma, distance, value=-6, out=channel)
     return x
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -41,12 +43,23 @@ class SlimResNet(Backbone):
 
     The shape of GEM's reduced ResNet-18 (Lopez-Paz and Ranzato, 2017, arXiv:1706.08840), with any
     width and number of blocks a stage.
+
+    Args:
+        blocks: of each stage.
+        width: channels of the stem and of the first stage.
+        channels: of the images.
+        large_stem: begin with torchvision's 7x7 convolution of stride 2 and max-pooling.
     """
 
-    def __init__(self, blocks: tuple[int, ...], width: int, channels: int) -> None:
+    def __init__(
+        self, blocks: tuple[int, ...], width: int, channels: int, *, large_stem: bool = False
+    ) -> None:
         super().__init__()
-        stem = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        kernel, stride = (7, 2) if large_stem else (3, 1)
+        stem = nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False)
         layers: list[nn.Module] = [stem, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        if large_stem:
+            layers.append(nn.MaxPool2d(3, stride=2, padding=1))
         before = width
         for stage, depth in enumerate(blocks):
             after = width * 2**stage
@@ -65,3 +78,22 @@ def _shortcut(before: int, after: int, stride: int) -> nn.Module | None:
     if stride == 1 and before == after:
         return None
     return nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+
+
+def resnet18_of_width(
+    width: int, image_shape: tuple[int, int, int], *, zero_init_residual: bool
+) -> SlimResNet:
+    """A ResNet-18 with `width` channels in its first stage and 8 * `width` features.
+
+    The wide and slim ResNet-18 of github.com/lefebvju/climb, src/backbones/custom_resnets.py, from
+    He et al.'s initial weights (2015, arXiv:1502.01852, for the outputs of every convolution);
+    there, the 3x3 stem alone, which small images have, keeps PyTorch's.
+    """
+    channels, *sides = image_shape
+    net = SlimResNet((2, 2, 2, 2), width, channels, large_stem=max(sides) > SMALL_IMAGE)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, BasicBlock) and zero_init_residual:
+            nn.init.zeros_(cast("nn.BatchNorm2d", module.bn2).weight)
+    return net

@@ -9,8 +9,10 @@ from torchvision.transforms.v2 import functional as tv
 
 from harness import plugins
 from harness.data import augment
-from harness.data.augmentations import simclr
+from harness.data.augmentations import byol, common, simclr
 from harness.data.base import Traits
+from harness.data.random_views import RandomViews
+from harness.errors import UserError
 
 RGB = Traits((0.5, 0.4, 0.3), (0.2, 0.25, 0.3), flip=True, crop_padding=4)
 GRAY = Traits((0.5,), (0.2,), crop_padding=2, crop_mode="reflect")
@@ -18,6 +20,15 @@ ADJUST = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adj
 
 
 NAMES = plugins.names("augmentation")
+
+# github.com/lefebvju/climb, src/transforms.py: jitter, crop of small and of large images, blur.
+RELEASED = {
+    "simclr": ((0.6, 0.6, 0.6, 0.2), (0.2, 1.0), (0.08, 1.0), 0.2),
+    "common": ((0.4, 0.4, 0.2, 0.1), (0.2, 1.0), (0.2, 1.0), 0.0),
+    "simsiam": ((0.4, 0.4, 0.4, 0.1), (0.2, 1.0), (0.2, 1.0), 0.0),
+    "barlow_twins": ((0.4, 0.4, 0.2, 0.1), (0.2, 1.0), (0.2, 1.0), 0.0),
+    "byol": ((0.4, 0.4, 0.2, 0.1), None, None, 0.0),
+}
 
 
 def build(name, config, traits, image_shape):
@@ -153,6 +164,19 @@ def test_a_colour_operation_is_torchvisions(operation):
         torch.testing.assert_close(out[i] / 255, expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("turns", [-3.0, -1.0, 0.0, 1.0, 2.0])
+def test_whole_turns_of_the_hue_change_nothing(turns):
+    x = images(40).float()
+    out = augment.hue_(x.clone(), torch.full((40,), turns))
+    torch.testing.assert_close(out, x, atol=1e-3, rtol=0)
+
+
+def test_a_third_of_a_turn_moves_red_to_green_and_green_to_blue():
+    x = images(40).float()
+    out = augment.hue_(x.clone(), torch.full((40,), 1 / 3))
+    torch.testing.assert_close(out, x.roll(1, 1), atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("operation", range(2))
 def test_brightness_and_contrast_of_gray_images_are_torchvisions(operation):
     x = images(20, channels=1)
@@ -179,33 +203,109 @@ def test_blur_is_torchvisions():
         torch.testing.assert_close(out[i], expected, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize(("side", "flip"), [(32, True), (80, False)])
-def test_simclr_is_torchvisions_operations_one_after_the_other(side, flip):
-    x, config = images(24, side=side), simclr.Config(blur_probability=0.5)
-    traits = Traits(RGB.mean, RGB.std, flip=flip)
-    views = simclr.build(config, traits, (3, side, side))
-    out = views(x, seeded(3))
-    rng = seeded(3)
-    draws = torch.rand(24, 31, generator=rng, dtype=torch.float64)
+def naive_view(image, row, order, released, *, flip):
+    """One view of a uint8 image (3, S, S) by torchvision, its 31 uniforms and the order given."""
+    jitter, small, large, blur = released
+    side = image.shape[-1]
+    scale = small if side <= 64 else large
+    flipped, jittered, *strengths, gray, blurred, sigma = row[22:]
+    image = image.float() / 255
+    if scale:
+        box = naive_box(row[:22], side, side, scale, (3 / 4, 4 / 3))
+        image = tv.resized_crop(image, *box, [side, side], antialias=True)
+    image = tv.horizontal_flip(image) if flip and flipped < 0.5 else image
+    for operation in order if jittered < 0.8 else ():
+        middle, strength = (1, 1, 1, 0)[operation], jitter[operation]
+        image = ADJUST[operation](image, middle + strength * (2 * strengths[operation] - 1))
+    image = tv.rgb_to_grayscale(image, 3) if gray < 0.2 else image
+    if side > 64 and blurred < blur:
+        image = tv.gaussian_blur(image, [5, 5], [0.1 + 1.9 * sigma])
+    return image
+
+
+@pytest.mark.parametrize("per_sample", [True, False])
+@pytest.mark.parametrize(("side", "flip"), [(32, True), (64, True), (80, False)])
+@pytest.mark.parametrize("name", RELEASED)
+def test_a_released_set_is_torchvisions_operations_one_after_the_other(
+    name, side, flip, per_sample
+):
+    x, traits = images(16, side=side), Traits(RGB.mean, RGB.std, flip=flip)
+    module = plugins.find("augmentation", name, where="test").module
+    views = module.build(module.Config(aug_per_sample=per_sample), traits, (3, side, side))
+    out, rng = views(x, seeded(3)), seeded(3)
+    rows = torch.rand(16 if per_sample else 1, 31, generator=rng, dtype=torch.float64).tolist()
     order = torch.randperm(4, generator=rng).tolist()
-    size = {"height": side, "width": side}
-    scale = (0.2, 1.0) if side <= 64 else (0.08, 1.0)
-    boxes = augment.crop_boxes(draws[:, :22], **size, scale=scale, ratio=config.ratio)
-    for i, row in enumerate(draws.tolist()):
-        flipped, jittered, *strengths, gray, blurred, sigma = row[22:]
-        image = x[i].float() / 255
-        image = tv.resized_crop(image, *boxes[i].long().tolist(), [side, side], antialias=True)
-        image = tv.horizontal_flip(image) if flip and flipped < 0.5 else image
-        for operation in order if jittered < 0.8 else ():
-            middle, strength = (1, 1, 1, 0)[operation], config.jitter[operation]
-            factor = middle + strength * (2 * strengths[operation] - 1)
-            image = ADJUST[operation](image, factor)
-        image = tv.rgb_to_grayscale(image, 3) if gray < 0.2 else image
-        if side > 64 and blurred < 0.5:
-            image = tv.gaussian_blur(image, [5, 5], [0.1 + 1.9 * sigma])
-        difference = (out[i] - normalized(image, traits)).abs() * min(RGB.std)
+    for i, row in enumerate(rows if per_sample else rows * 16):
+        view = naive_view(x[i], row, order, RELEASED[name], flip=flip)
+        difference = (out[i] - normalized(view, traits)).abs() * min(RGB.std)
         assert difference.max() < 1 / 255
         assert difference.mean() < 1e-4
+
+
+def test_every_set_of_random_views_is_compared_with_what_was_released():
+    built = {name for name in NAMES if isinstance(build(name, None, RGB, (3, 8, 8)), RandomViews)}
+    assert built == set(RELEASED)
+
+
+@pytest.mark.parametrize("side", [32, 80])
+@pytest.mark.parametrize("name", RELEASED)
+def test_one_set_of_parameters_for_a_batch_is_what_every_image_alone_would_get(name, side):
+    config = plugins.find("augmentation", name, where="test").config(aug_per_sample=False)
+    x, views = images(6, side=side), build(name, config, RGB, (3, side, side))
+    alone = torch.cat(
+        [build(name, None, RGB, (3, side, side))(one, seeded(4)) for one in x.split(1)]
+    )
+    torch.testing.assert_close(views(x, seeded(4)), alone, atol=1e-4, rtol=0)
+
+
+def test_parameters_of_a_batch_change_from_call_to_call():
+    views, rng = simclr.build(simclr.Config(aug_per_sample=False), RGB, (3, 32, 32)), seeded()
+    x = images()[3:4].repeat(5, 1, 1, 1)
+    calls = torch.stack([views(x, rng) for _ in range(20)])
+    torch.testing.assert_close(calls, calls[:, :1].expand_as(calls), atol=1e-4, rtol=0)
+    assert len(calls[:, 0].flatten(1).unique(dim=0)) == 20
+
+
+def agree(out, expected):
+    """Which images (B, C, H, W) are the same up to rounding, (B,)."""
+    return ((out - expected).abs() < 1e-4).flatten(1).all(1)
+
+
+def test_a_batch_is_jittered_and_mirrored_as_often_as_an_image():
+    config = byol.Config(aug_per_sample=False, jitter_probability=0.3, gray_probability=0.0)
+    views, rng = byol.build(config, RGB, (3, 8, 8)), seeded()
+    x = images(4, side=8)[3:]
+    calls, plain = torch.cat([views(x, rng) for _ in range(2000)]), augment.Normalizer(RGB)(x)
+    assert not agree(plain, plain.flip(-1))
+    assert abs(float(agree(calls, plain).double().mean()) - 0.7 / 2) < 0.04
+    assert abs(float(agree(calls, plain.flip(-1)).double().mean()) - 0.7 / 2) < 0.04
+
+
+def test_byol_moves_no_pixel_but_to_its_mirror_image():
+    config = byol.Config(jitter_probability=0.0, gray_probability=0.0)
+    x = images(64)[3:]
+    out, plain = byol.build(config, RGB, (3, 32, 32))(x, seeded()), augment.Normalizer(RGB)(x)
+    mirrored = agree(out, plain.flip(-1))
+    assert (agree(out, plain) ^ mirrored).all()
+    assert 20 < int(mirrored.sum()) < 41
+    unflipped = byol.build(config, Traits(RGB.mean, RGB.std), (3, 32, 32))(x, seeded())
+    assert agree(unflipped, plain).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"jitter": [0.4, 0.4, -0.1, 0.1]}, "jitter"),
+        ({"jitter": [0.4, 0.4, 0.4, 0.6]}, "hue at most 0.5"),
+        ({"gray_probability": 1.2}, "gray_probability"),
+        ({"blur_kernel": 4}, "odd"),
+        ({"scale": [0.9, 0.2]}, "scale"),
+        ({"ratio": [0.0, 1.0]}, "ratio"),
+    ],
+)
+def test_settings_that_make_no_view_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        plugins.component("augmentation", "common", settings, where="test")
 
 
 def test_standard_is_torchvisions_operations_one_after_the_other():
@@ -230,8 +330,8 @@ def test_what_declares_nothing_is_only_normalized(name):
 def test_colour_operations_are_the_identity_on_gray_images():
     x = images(32, channels=1)
     settings = {"gray_probability": 1.0, "scale": (1.0, 1.0), "ratio": (1.0, 1.0)}
-    config = simclr.Config(jitter=(0.0, 0.0, 0.4, 0.5), **settings)
-    out = simclr.build(config, GRAY, (1, 32, 32))(x, seeded())
+    config = common.Config(jitter=(0.0, 0.0, 0.4, 0.5), **settings)
+    out = common.build(config, GRAY, (1, 32, 32))(x, seeded())
     torch.testing.assert_close(out, augment.Normalizer(GRAY)(x))
 
 
@@ -264,7 +364,11 @@ class TestEverySet:
         assert build(name, None, traits, x.shape[1:])(x, seeded()).shape == x.shape
 
 
-@pytest.mark.parametrize(("name", "least"), [("standard", 60), ("simclr", 100)])
+@pytest.mark.parametrize(
+    ("name", "least"),
+    # byol leaves an image as it is or mirrors it where it jitters not, one time in five.
+    [("standard", 60), ("byol", 60), *((name, 100) for name in RELEASED if name != "byol")],
+)
 def test_every_image_has_parameters_of_its_own(name, least):
     x = images()[3:4].repeat(100, 1, 1, 1)
     out = build(name, None, RGB, (3, 32, 32))(x, seeded())

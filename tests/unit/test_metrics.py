@@ -13,6 +13,9 @@ from analysis.metrics import (
     accuracy_curve,
     any_time_accuracy,
     backward_transfer,
+    clear_accuracy,
+    clear_backward_transfer,
+    clear_forward_transfer,
     continual_accuracy,
     continual_accuracy_all,
     continual_accuracy_weighted,
@@ -21,11 +24,14 @@ from analysis.metrics import (
     forgetting,
     forgetting_first,
     forgetting_first_all,
+    forgetting_first_relative,
     forgetting_max_all,
+    forgetting_max_relative,
     forgetting_with_last,
     forward_transfer,
     future_accuracy,
     learning_accuracy,
+    next_domain_accuracy,
     plasticity,
     stability,
 )
@@ -97,6 +103,40 @@ def test_forgetting_of_probes_counts_the_last_task_with_zero():
     assert forgetting_max_all(RISING) == pytest.approx((0 + 0.3 + 0) / 3)
 
 
+def test_relative_forgetting_of_probes_is_the_share_of_each_task_lost():
+    assert forgetting_first_relative(A) == pytest.approx((0.4 / 0.9 + 0.1 / 0.8 + 0) / 3)
+    assert forgetting_max_relative(A) == pytest.approx((0.4 / 0.9 + 0.1 / 0.8 + 0) / 3)
+    assert forgetting_first_relative(RISING) == pytest.approx((-0.3 / 0.5 + 0.3 / 0.7 + 0) / 3)
+    assert forgetting_max_relative(RISING) == pytest.approx((0 / 0.8 + 0.3 / 0.7 + 0) / 3)
+
+
+def test_relative_forgetting_of_what_was_never_known_is_undefined():
+    a = np.array([[0.0, 0.0], [0.5, 0.6]])  # the first task was at 0 when learned, and then rose
+    assert math.isnan(forgetting_first_relative(a))
+    assert forgetting_max_relative(a) == 0
+    a[1, 1] = 0
+    assert math.isnan(forgetting_max_relative(a))
+    stack = np.stack([a, A[:2, :2]])
+    assert np.isnan(forgetting_max_relative(stack)).tolist() == [True, False]
+
+
+def test_a_task_that_was_forgotten_altogether_is_lost_to_its_whole():
+    a = np.array([[0.3, 0.0], [0.0, 0.9]])
+    assert forgetting_max_relative(a) == pytest.approx((1 + 0) / 2)
+
+
+def test_next_domain_accuracy_is_the_mean_above_the_diagonal():
+    assert next_domain_accuracy(A) == pytest.approx((0.2 + 0.3) / 2)
+
+
+def test_clear_averages_the_entries_below_on_and_above_the_diagonal():
+    assert clear_accuracy(A) == pytest.approx((0.9 + 0.6 + 0.8 + 0.5 + 0.7 + 1.0) / 6)
+    assert clear_backward_transfer(A) == pytest.approx((0.6 + 0.5 + 0.7) / 3)
+    assert clear_forward_transfer(A) == pytest.approx((0.2 + 0.1 + 0.3) / 3)
+    parts = 6 * clear_accuracy(A) + 3 * clear_forward_transfer(A)
+    assert parts == pytest.approx(9 * continual_accuracy_all(A))
+
+
 def test_forward_transfer_is_the_gain_over_the_initial_weights():
     before = np.array([0.5, 0.1, 0.05])
     assert forward_transfer(A, before) == pytest.approx(((0.2 - 0.1) + (0.3 - 0.05)) / 2)
@@ -134,8 +174,8 @@ def test_any_time_accuracy_without_images_is_undefined():
 def test_one_task_gives_its_accuracy_no_loss_or_nothing(name):
     expected = {
         **dict.fromkeys(("CA", "FA", "CA_all", "CA_weighted", "FA_weighted"), 0.8),
-        **dict.fromkeys(("learning_accuracy", "plasticity", "any_time"), 0.8),
-        **dict.fromkeys(("F_first", "F_max"), 0.0),
+        **dict.fromkeys(("learning_accuracy", "plasticity", "any_time", "CLEAR_accuracy"), 0.8),
+        **dict.fromkeys(("F_first", "F_max", "F_first_relative", "F_max_relative"), 0.0),
     }
     value = METRICS[name](ONE_TASK, extras(1))
     assert value == pytest.approx(expected.get(name, NAN), nan_ok=True)
@@ -155,7 +195,7 @@ def test_a_last_row_alone_defines_only_what_needs_no_more(name):
 @pytest.mark.parametrize("name", METRICS)
 def test_unseen_tasks_matter_only_to_the_metrics_about_them(name):
     value = float(METRICS[name](seen(A), extras(3)))
-    if name in ("CA_all", "FWT", "future_accuracy"):
+    if name in ("CA_all", "FWT", "future_accuracy", "next_domain", "CLEAR_FWT"):
         assert math.isnan(value)
     else:
         assert value == pytest.approx(float(METRICS[name](A, extras(3))))
