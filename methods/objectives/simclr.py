@@ -7,33 +7,21 @@ the online-SSL comparisons of CLA and CLIMB; the original has two layers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from methods.base import Backbone, Embeddings, Objective
+from methods.parts.heads import projector
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     temperature: float = 0.5
     projection_dim: int = 2048
-
-
-def projector(dim: int, projection_dim: int) -> nn.Sequential:
-    """(B, dim) features to (B, projection_dim) projections."""
-    return nn.Sequential(
-        nn.Linear(dim, dim, bias=False),
-        nn.BatchNorm1d(dim),
-        nn.ReLU(inplace=True),
-        nn.Linear(dim, dim, bias=False),
-        nn.BatchNorm1d(dim),
-        nn.ReLU(inplace=True),
-        # No bias: the batch normalisation that follows would cancel it.
-        nn.Linear(dim, projection_dim, bias=False),
-        nn.BatchNorm1d(projection_dim, affine=False),
-    )
+    alignment_temperature: float = 0.2  # CaSSLe's released code, for contrastive distillation
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
@@ -47,16 +35,33 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
 
 
 class SimCLR(Objective):
+    contrastive: ClassVar[bool] = True
+
     def __init__(self, config: Config, backbone: Backbone) -> None:
         super().__init__()
         self.config = config
+        self.projection_dim = config.projection_dim
         self.projector = projector(backbone.feature_dim, config.projection_dim)
 
-    def forward(self, backbone: Backbone, views: tuple[Tensor, ...]) -> Embeddings:
+    def forward(
+        self, backbone: Backbone, views: tuple[Tensor, ...], rng: torch.Generator
+    ) -> Embeddings:
+        del rng
         # Each view has its own batch statistics, as upstream.
         features = tuple(backbone(view) for view in views)
         z1, z2 = projections = tuple(self.projector(f) for f in features)
         return Embeddings(nt_xent(z1, z2, self.config.temperature), features, projections)
+
+    def alignment(self, predicted: tuple[Tensor, ...], target: tuple[Tensor, ...]) -> Tensor:
+        """InfoNCE between 2B predictions and 2B targets, both ways, at CaSSLe's temperature.
+
+        Row i of one matches row i of the other; all 2B rows are candidates.
+        """
+        p = F.normalize(torch.cat(predicted), dim=1)
+        z = F.normalize(torch.cat(target), dim=1)
+        similarity = p @ z.T / self.config.alignment_temperature
+        same = torch.arange(len(p), device=p.device)
+        return (F.cross_entropy(similarity, same) + F.cross_entropy(similarity.T, same)) / 2
 
 
 build = SimCLR
