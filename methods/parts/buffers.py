@@ -81,10 +81,32 @@ class Buffer:
             column = self._columns[name]
             column[to.to(column.device)] = values[rows.to(values.device)]
 
+    def draw(self, size: int, rng: torch.Generator) -> Tensor:
+        """Numbers of at most `size` different rows, each equally likely; int64 on the device."""
+        return torch.randperm(len(self), generator=rng)[:size].to(self.device)
+
+    def take(self, rows: Tensor) -> dict[str, Tensor]:
+        """A copy of these rows, as columns."""
+        return {name: column[rows] for name, column in self._columns.items()}
+
+    def put(self, rows: Tensor, **columns: Tensor) -> None:
+        """Write columns anew in rows that are all different."""
+        for name, values in columns.items():
+            self._columns[name][rows] = values
+
     def sample(self, size: int, rng: torch.Generator) -> dict[str, Tensor]:
         """At most `size` different rows, each equally likely, as columns."""
-        rows = torch.randperm(len(self), generator=rng)[:size]
-        return {name: column[rows.to(column.device)] for name, column in self._columns.items()}
+        return self.take(self.draw(size, rng))
+
+    def everything(self) -> dict[str, Tensor]:
+        """All rows, as columns; what they show changes with the buffer."""
+        return {name: column[: len(self)] for name, column in self._columns.items()}
+
+    def refill(self, **columns: Tensor) -> None:
+        """Hold these rows and nothing else; at most `capacity` of them."""
+        self.seen = len(next(iter(columns.values())))
+        for name, values in columns.items():
+            self._columns[name][: self.seen] = values
 
     def state_dict(self) -> dict[str, Any]:
         filled = {name: column[: len(self)].clone() for name, column in self._columns.items()}

@@ -24,7 +24,7 @@ class NoStrategy(SelfSupervisedMethod):
         super().__init__(ctx)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return {"ssl": self.embeddings(batch.x).loss}
+        return {"ssl": self.embeddings(self.views(batch.x)).loss}
 
 
 build = NoStrategy

@@ -11,27 +11,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from methods.base import Batch, Context, Stateful, Training
+from methods.base import Batch, Context, Objective, Stateful, Training
 from methods.learners import SelfSupervisedMethod
 from methods.parts.buffers import Buffer, fifo, reservoir
+from methods.parts.replay import require_replay, with_replay
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    policy: Literal["reservoir", "fifo"] = "reservoir"
+    policy: Literal["reservoir", "fifo"] = "reservoir"  # the stronger of CLA's two (Table 1)
 
 
 class Replay(SelfSupervisedMethod):
     @classmethod
-    def check(cls, training: Training) -> None:
-        if training.buffer_size <= training.replay_batch:
-            raise ValueError(
-                f"buffer_size must be above replay_batch, or nothing is ever replayed: "
-                f"{training.buffer_size} and {training.replay_batch}"
-            )
+    def check(cls, config: Config, training: Training, objective: type[Objective]) -> None:
+        del config, objective
+        require_replay(training)
 
     def __init__(self, config: Config, ctx: Context) -> None:
         super().__init__(ctx)
@@ -40,10 +37,9 @@ class Replay(SelfSupervisedMethod):
         self.buffer = Buffer(ctx.training.buffer_size, policy, rng, ctx.device)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        x, size = batch.x, self.ctx.training.replay_batch
-        if len(self.buffer) > size:
-            x = torch.cat([self.buffer.sample(size, self.ctx.random("replay"))["x"], x])
-        return {"ssl": self.embeddings(x).loss}
+        size, rng = self.ctx.training.replay_batch, self.ctx.random("replay")
+        x, _ = with_replay(self.buffer, batch.x, size, rng)
+        return {"ssl": self.embeddings(self.views(x)).loss}
 
     def remember(self, batch: Batch) -> None:
         self.buffer.add(x=batch.x)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from harness import plugins, protocol
 from harness.checkpoint import CheckpointFolder
+from harness.config import CONFIGS, read_yaml
 from harness.data.stream import RevealedTask, Tally
 from harness.schema import Row
 from harness.spec import Component, Trial, TrialSpec
@@ -43,7 +44,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 }
 SMALL = {
     "backbone": BACKBONE,
-    "batch_size": 48,
+    "batch_size": 32,
     "replay_batch": 16,
     "buffer_size": 40,
     "validation": 0.1,
@@ -65,7 +66,7 @@ def tiny_trial(name: str, *, seed: int = 0, **changes: Any) -> Trial:
     kind = "class_incremental" if is_supervised(name) else "online_ssl"
     layers = [protocol.protocol_file(kind, where="tests"), SMALL, PROTOCOLS[kind], changes]
     spec = TrialSpec(
-        method=plugins.component("method", name, {}, where="tests"),
+        method=plugins.component("method", name, scaled(name), where="tests"),
         dataset=Component("digits", {}),
         num_tasks=NUM_TASKS,
         distribution="regular",
@@ -74,6 +75,13 @@ def tiny_trial(name: str, *, seed: int = 0, **changes: Any) -> Trial:
     )
     assert protocol.unsuitable(spec) is None
     return Trial(spec, "tests", name, "digits", kind)
+
+
+def scaled(name: str) -> dict[str, Any]:
+    """What the method's YAML says of its own settings for so small a set as digits."""
+    raw = read_yaml(CONFIGS / "method" / f"{name}.yaml")
+    block = raw.get("datasets", {}).get("digits", {})
+    return {key: value for key, value in block.items() if key != "protocol"}
 
 
 def tiny_run(name: str, **changes: Any) -> TrialRun:
