@@ -48,6 +48,7 @@ class Config:
     window: int = 1000  # distances that the novelty threshold looks back on; README
     percentile: float = 0.95  # of those distances; README
     stm_rate: float = 0.1  # step of a short-term centroid towards a match; README
+    replay_rate: float = 0.5  # step of a replayed image's centroid, times its images; released code
     ratio_ltm: float = 0.5  # share of long-term images in replay, -1: as stored; README
     cold_start: Literal["fill", "threshold"] = "fill"  # released code; threshold: README, literally
     promote_on: Literal["examples", "matches"] = "examples"  # README; matches: released code
@@ -67,6 +68,7 @@ class Config:
             window=self.window,
             percentile=self.percentile,
             stm_rate=self.stm_rate,
+            replay_rate=self.replay_rate,
             ratio_ltm=self.ratio_ltm,
             cold_start=self.cold_start,
             promote_on=self.promote_on,
@@ -85,13 +87,10 @@ class CLIMB(SelfSupervisedMethod):
     def check(cls, config: Config, training: Training, objective: type[Objective]) -> None:
         require_replay(training)
         require_alignable(objective)
-        kept = config.ltm_centroids * config.examples + config.stm_centroids
-        if kept >= training.buffer_size:
-            raise ValueError(
-                "ltm_centroids * examples + stm_centroids must be below buffer_size, or "
-                f"consolidation makes no room: {config.ltm_centroids} * {config.examples} + "
-                f"{config.stm_centroids} and {training.buffer_size}"
-            )
+        try:
+            config.rules().check_capacity(training.buffer_size)
+        except ValueError as error:
+            raise ValueError(f"buffer_size: {error}") from None
 
     def __init__(self, config: Config, ctx: Context) -> None:
         super().__init__(ctx)
@@ -100,7 +99,7 @@ class CLIMB(SelfSupervisedMethod):
         self.centroids = CentroidMemory(
             config.rules(),
             capacity=ctx.training.buffer_size,
-            slack=2 * ctx.training.batch_size,
+            slack=ctx.training.batch_size + 1,  # a last image may join a batch
             rng=ctx.random("buffer"),
             device=ctx.device,
         )
