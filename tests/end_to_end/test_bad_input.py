@@ -47,6 +47,41 @@ VALUES = {
     "broken YAML": ("epochs=[1", "--set .*not valid YAML"),
 }
 
+ONLINE = {
+    "a replay batch as large as the buffer": (
+        ["methods=[cla_e]", "replay_batch=50"],
+        "method cla_e: buffer_size must be above replay_batch",
+    ),
+    "one image with batch normalisation": (
+        ["methods=[no_strategy]", "batch_size=1"],
+        "method no_strategy: batch_size: batch normalisation .* 1 image",
+    ),
+    "alignment without projections": (
+        ["methods=[climb]", "objective=mae", "backbone={name: vit_tiny, dim: 12, heads: 2}"],
+        "method climb: .*objective MAE",
+    ),
+    "a loss of its own under another objective": (
+        ["methods=[scale]", "objective=simsiam"],
+        "method scale: .*objective SimSiam would not be used",
+    ),
+    "masks without patches": (
+        ["methods=[replay]", "objective=mae"],
+        "method replay: objective mae needs a backbone of patches",
+    ),
+    "a memory that consolidation cannot empty": (
+        ["methods=[climb]", "climb.examples=20"],
+        "method climb: buffer_size: a memory of 50 images is too small",
+    ),
+    "domains of a set that has none": (
+        ["methods=[no_strategy]", "distribution=[domains]"],
+        "data set digits has no domains",
+    ),
+    "a fidelity that is none": (
+        ["methods=[climb]", "climb.fidelity=upstraem"],
+        "fidelity: .*'clean' or 'upstream'.*\"upstraem\"",
+    ),
+}
+
 FILES = {
     "a list": ("- digits\n", "expected a mapping"),
     "text": ("just words", "expected a mapping"),
@@ -94,6 +129,15 @@ def test_an_unknown_name_is_answered_with_the_nearest_one(call, suite, store, as
 @pytest.mark.parametrize(("assignment", "message"), cases(VALUES))
 def test_a_value_that_does_not_fit_is_named(call, suite, store, assignment, message):
     finished = call("run", suite(), "--results", store, "--set", assignment)
+    assert_refused(finished, r"tiny\.yaml|--set", message)
+    assert not store.exists()
+
+
+@pytest.mark.parametrize(("assignments", "message"), cases(ONLINE))
+def test_a_self_supervised_method_says_what_it_cannot_use(call, suite, store, assignments, message):
+    common = ["protocol=online_ssl", "primary=cost", "evaluators=[cost]", "replay_batch=16"]
+    options = [part for text in [*common, *assignments] for part in ("--set", text)]
+    finished = call("run", suite(), "--results", store, *options)
     assert_refused(finished, r"tiny\.yaml|--set", message)
     assert not store.exists()
 

@@ -56,6 +56,25 @@ set:
 """
 
 
+REPLAYING = ["climb", "cla_e", "cla_r", "cassle_r", "minred", "replay", "osiris_r", "scale"]
+
+ONLINE = f"""
+protocol: online_ssl
+methods: [no_strategy, iid, {", ".join(REPLAYING)}]
+datasets: [digits]
+num_tasks: 5
+seeds: [0]
+set:
+  buffer_size: 100
+  replay_batch: 32
+  lr: 0.03
+  backbone: {{name: cnn, widths: [16, 32, 64]}}
+  objective: {{name: simclr, projection_dim: 128}}
+  evaluators: [{{name: probe_ridge, when: last}}]
+  primary: probe_ridge
+"""
+
+
 @pytest.fixture(scope="module")
 def data_root(tmp_path_factory):
     return tmp_path_factory.mktemp("data")
@@ -92,6 +111,21 @@ def test_on_digits_joint_beats_replay_beats_finetuning(quickstart, seed):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_on_digits_replay_helps_self_supervision(quickstart, seed):
     assert quickstart["replay", seed] > quickstart["no_strategy", seed] + 0.04
+
+
+@pytest.fixture(scope="module")
+def online(tmp_path_factory, data_root):
+    folder = tmp_path_factory.mktemp("online")
+    return final_accuracies(write(folder, ONLINE), folder / "results", data_root)
+
+
+@pytest.mark.parametrize("name", REPLAYING)
+def test_on_digits_methods_that_replay_beat_the_stream_alone(online, name):
+    assert online[name, 0] > online["no_strategy", 0] + 0.03
+
+
+def test_on_digits_images_of_all_tasks_beat_the_stream_alone(online):
+    assert online["iid", 0] > online["no_strategy", 0] + 0.05
 
 
 def write(folder: Path, text: str) -> Path:
