@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from methods.parts.buffers import Buffer, SlotPolicy, fifo, reservoir
-from methods.parts.centroid_memory import CentroidMemory, Rules
+from methods.parts.centroid_memory import CentroidMemory
 from methods.parts.min_redundancy import MinRedBuffer
 from methods.parts.part_and_select import part_and_select
+from methods.self_supervised.climb import Config
 
 CAPACITY, BATCH, PASSES, REPLAY = 2000, 10, 3, 128
 SHAPE, CLASSES, CLASSES_A_TASK = (3, 32, 32), 100, 5
@@ -99,7 +100,7 @@ class Centroids:
     def __init__(self) -> None:
         rng = torch.Generator().manual_seed(1)
         self.memory = CentroidMemory(
-            Rules(), capacity=CAPACITY, slack=2 * BATCH, rng=rng, device=CPU
+            Config().rules(), capacity=CAPACITY, slack=2 * BATCH, rng=rng, device=CPU
         )
 
     @property

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from methods.parts.centroid_memory import CentroidMemory
-from methods.parts.centroid_rules import Rules
+from methods.self_supervised.climb import Config
 
 CAPACITY, BATCH, REPLAY, PASSES = 2500, 10, 128, 3
 DIM, SHAPE, CLUSTERS, BATCHES = 2048, (3, 32, 32), 80, 1500
@@ -50,7 +50,7 @@ def measure(device: str) -> dict[str, list[tuple[float, float]]]:
     """`seconds` of every call while the memory fills and consolidates."""
     stream = Stream(device)
     slot_rng, draw_rng = (torch.Generator().manual_seed(seed) for seed in (1, 2))
-    rules, where = Rules(), torch.device(device)
+    rules, where = Config().rules(), torch.device(device)
     held = CentroidMemory(rules, capacity=CAPACITY, slack=BATCH, rng=slot_rng, device=where)
     took: dict[str, list[tuple[float, float]]] = {
         "draw": [],

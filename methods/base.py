@@ -6,7 +6,7 @@ import abc
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -175,10 +175,18 @@ class Objective(nn.Module, abc.ABC):
     ) -> Embeddings:
         """The loss on normalised views (B, C, H, W); draws, if any, come from `rng` (CPU)."""
 
+    @final
+    def encode(
+        self, backbone: Backbone, views: tuple[Tensor, ...]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Features and projections (B, D) of each view, by its own batch statistics as upstream."""
+        features = tuple(backbone(view) for view in views)
+        return features, tuple(self.projector(f) for f in features)
+
     def alignment(self, predicted: tuple[Tensor, ...], target: tuple[Tensor, ...]) -> Tensor:
         """This loss between predictions and fixed targets, (B, D) a view; a scalar.
 
-        The distillation of CaSSLe (Fini et al., 2022, arXiv:2112.04215, Table 1).
+        The distillation of CaSSLe (Fini et al., 2022, arXiv:2112.04215).
         """
         raise NotImplementedError(f"{type(self).__name__} has no alignment loss")
 

@@ -59,8 +59,7 @@ class BYOL(Objective):
         # Each view has its own batch statistics in both networks, as upstream.
         with torch.no_grad():
             z1, z2 = (self.target.net(view) for view in views)
-        features = tuple(backbone(view) for view in views)
-        projections = tuple(self.projector(f) for f in features)
+        features, projections = self.encode(backbone, views)
         p1, p2 = (self.predictor(z) for z in projections)
         return Embeddings(distance(p1, z2) + distance(p2, z1), features, projections)
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from methods.base import Backbone, Embeddings, Objective
 from methods.parts.patches import PatchBackbone
+from methods.parts.transfers import sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +109,7 @@ class MAE(Objective):
 
 def random_order(batch: int, count: int, *, rng: torch.Generator, device: torch.device) -> Tensor:
     """A permutation of 0..count-1 a row, (batch, count); one copy that the host does not await."""
-    order = torch.rand(batch, count, generator=rng, device="cpu").argsort(dim=1)
-    if device.type == "cuda":
-        order = order.pin_memory()
-    return order.to(device, non_blocking=True)
+    return sent(torch.rand(batch, count, generator=rng, device="cpu").argsort(dim=1), device)
 
 
 def patches(x: Tensor, size: int) -> Tensor:

@@ -47,9 +47,8 @@ class SimCLR(Objective):
         self, backbone: Backbone, views: tuple[Tensor, ...], rng: torch.Generator
     ) -> Embeddings:
         del rng
-        # Each view has its own batch statistics, as upstream.
-        features = tuple(backbone(view) for view in views)
-        z1, z2 = projections = tuple(self.projector(f) for f in features)
+        features, projections = self.encode(backbone, views)
+        z1, z2 = projections
         return Embeddings(nt_xent(z1, z2, self.config.temperature), features, projections)
 
     def alignment(self, predicted: tuple[Tensor, ...], target: tuple[Tensor, ...]) -> Tensor:

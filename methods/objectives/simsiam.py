@@ -36,9 +36,8 @@ class SimSiam(Objective):
     ) -> Embeddings:
         """The loss (eq. 4), features and projections (not predictions) of two views."""
         del rng
-        # Each view has its own batch statistics, as upstream.
-        features = tuple(backbone(view) for view in views)
-        z1, z2 = projections = tuple(self.projector(f) for f in features)
+        features, projections = self.encode(backbone, views)
+        z1, z2 = projections
         p1, p2 = (self.predictor(z) for z in projections)
         loss = (negative_cosine(p1, z2.detach()) + negative_cosine(p2, z1.detach())) / 2
         return Embeddings(loss, features, projections)

@@ -12,6 +12,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from methods.parts.transfers import sent
+
 SlotPolicy = Callable[[int, int, int, torch.Generator], Tensor]
 """(seen, incoming, capacity, rng) -> int64 slots of shape (incoming,), -1 for 'drop it'."""
 
@@ -79,11 +81,11 @@ class Buffer:
             if name not in self._columns:
                 self._columns[name] = self._empty(values)
             column = self._columns[name]
-            column[to.to(column.device)] = values[rows.to(values.device)]
+            column[sent(to, column.device)] = values[sent(rows, values.device)]
 
     def draw(self, size: int, rng: torch.Generator) -> Tensor:
         """Numbers of at most `size` different rows, each equally likely; int64 on the device."""
-        return torch.randperm(len(self), generator=rng)[:size].to(self.device)
+        return sent(torch.randperm(len(self), generator=rng)[:size], self.device)
 
     def take(self, rows: Tensor) -> dict[str, Tensor]:
         """A copy of these rows, as columns."""

@@ -34,7 +34,8 @@ class Insertion:
         distances = vectors.distances(z)
         near = int(distances.argmin())
         nearest = float(distances[near])
-        filling = self.rules.fills and self.store.seen < self.rules.stm_centroids
+        seen, free = self.store.seen, None in self.store.stm
+        filling = self.rules.opens_unasked(seen=seen, free=free)
         changed: int | None = None
         if filling or nearest > self.window.threshold:
             changed = self._open(vectors, z, position)

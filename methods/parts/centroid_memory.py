@@ -6,9 +6,9 @@ waited longest for a match; another joins the nearest. An STM centroid that gath
 moves to the long-term memory (LTM), where the two most similar merge when there is no room.
 
 Where the README and the released code leave a choice:
-- A promotion moves centroid and images: no image is held twice, and the STM slot is free. It goes
-  to the next image that is novel, and makes none novel: filling the STM without asking the
-  threshold (`cold_start`) is for the first images only.
+- A promotion moves centroid and images: no image is held twice, and the STM slot is free. With
+  `cold_start` "fill" the next image opens a centroid there, whatever its distance; otherwise it
+  waits for a novel one.
 - A centroid has 0 matches in a free slot, 1 in place of an evicted one, 0 in the LTM after a
   promotion or a merge; only promotion by matches and the reservoir ask.
 - The similarities of LTM centroids are computed when two must merge. The released code keeps a
@@ -36,6 +36,7 @@ from methods.parts.centroid_rules import UNIFORM, Rules
 from methods.parts.centroid_store import CentroidStore
 from methods.parts.centroid_vectors import Vectors, drift_plan
 from methods.parts.novelty import NoveltyWindow
+from methods.parts.transfers import sent
 
 EMBED_BATCH = 256  # images per call of `embed`; bounds the memory of a consolidation
 RESET_SAMPLE = 2000  # embeddings that a reset window starts from; released code
@@ -156,7 +157,7 @@ class CentroidMemory:
     def drift(self, draw: Draw, z: Tensor) -> None:
         """Move the centroids of replayed images towards their embeddings (size, D), in order.
 
-        Nothing may have been added since the draw. Does not wait for the device.
+        Nothing may have been added since the draw. Reads nothing from the device.
 
         Raises:
             ValueError: if there are more or fewer embeddings than images drawn.
@@ -165,7 +166,7 @@ class CentroidMemory:
         if embeddings is None or len(z) != len(draw.owners):
             raise ValueError(f"{len(z)} embeddings for a draw of {len(draw.owners)} images")
         plan = torch.from_numpy(drift_plan(draw.owners, draw.rates, len(embeddings)))
-        plan = plan.to(self.device)
+        plan = sent(plan, self.device)
         embeddings.mul_(plan[:, :1]).add_(plan[:, 1:] @ z.float())
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from methods.parts.example_choice import Merge, Replace
 
-ColdStart = Literal["fill", "threshold"]
+ColdStart = Literal["fill", "first", "threshold"]
 PromoteOn = Literal["examples", "matches"]
 Pruning = Literal["no_reset", "reset", "reset_stm"]
 
@@ -34,8 +34,10 @@ class Rules:
         stm_rate: how far a match moves a short-term centroid towards the image.
         ratio_ltm: share of a draw from the long-term memory; -1: each image equally likely.
         replay_rate: a replayed image moves a centroid of n images by replay_rate / n.
-        cold_start: "fill", as many images as there are slots open a centroid each (released
-            code); "threshold", the threshold decides from the second distance on (README).
+        cold_start: when an image opens a centroid unasked: "fill", while a slot of the short-term
+            memory is free, one that a promotion has freed included; "first", as the first
+            `stm_centroids` images of the stream (released code); "threshold", never: the threshold
+            decides from the second distance on (README).
         promote_on: promote at `examples` images (README) or at as many matches (released code).
         ltm_replace: what a match with a full long-term centroid replaces; see `example_choice`.
         ltm_merge: which images two merged centroids keep; see `example_choice`.
@@ -45,20 +47,20 @@ class Rules:
             `CentroidMemory`. `cold_start` and `promote_on` are not asked then.
     """
 
-    stm_centroids: int = 100
-    ltm_centroids: int = 60
-    examples: int = 30
-    window: int = 1000
-    percentile: float = 0.95
-    stm_rate: float = 0.1
-    ratio_ltm: float = 0.5
-    replay_rate: float = 0.5
-    cold_start: ColdStart = "fill"
-    promote_on: PromoteOn = "examples"
-    ltm_replace: Replace = "random"
-    ltm_merge: Merge = "random"
-    pruning: Pruning = "no_reset"
-    upstream: bool = False
+    stm_centroids: int
+    ltm_centroids: int
+    examples: int
+    window: int
+    percentile: float
+    stm_rate: float
+    ratio_ltm: float
+    replay_rate: float
+    cold_start: ColdStart
+    promote_on: PromoteOn
+    ltm_replace: Replace
+    ltm_merge: Merge
+    pruning: Pruning
+    upstream: bool
 
     def __post_init__(self) -> None:
         for name in ("stm_centroids", "ltm_centroids", "examples", "window"):
@@ -78,10 +80,16 @@ class Rules:
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
 
-    @property
-    def fills(self) -> bool:
-        """Whether the first images open a centroid each, whatever their distances."""
-        return self.upstream or self.cold_start == "fill"
+    def opens_unasked(self, *, seen: int, free: bool) -> bool:
+        """Whether an image opens a centroid whatever its distance.
+
+        Args:
+            seen: images before it.
+            free: whether a slot of the short-term memory is.
+        """
+        if self.upstream or self.cold_start == "first":
+            return seen < self.stm_centroids
+        return free and self.cold_start == "fill"
 
     @property
     def counts_matches(self) -> bool:

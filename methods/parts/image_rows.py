@@ -8,6 +8,8 @@ from typing import final
 import torch
 from torch import Tensor
 
+from methods.parts.transfers import sent
+
 
 @final
 class ImageRows:
@@ -61,14 +63,14 @@ class ImageRows:
         if self._images is None:
             self._images = self._empty(x)
         rows, positions = torch.tensor([[*self._waiting], [*self._waiting.values()]])
-        self._images[rows.to(self.device)] = x[positions.to(x.device)].to(self.device)
+        self._images[sent(rows, self.device)] = x[sent(positions, x.device)].to(self.device)
         self._waiting.clear()
 
     def take(self, rows: Sequence[int]) -> Tensor:
         """A copy of the images in these rows, (len(rows), C, H, W)."""
         if self._images is None:
             raise IndexError("nothing was stored yet")
-        return self._images[torch.tensor(rows, dtype=torch.int64).to(self.device)]
+        return self._images[sent(torch.tensor(rows, dtype=torch.int64), self.device)]
 
     def clear(self) -> None:
         """Take every row back."""

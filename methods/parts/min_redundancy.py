@@ -21,6 +21,8 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor
 
+from methods.parts.transfers import sent
+
 # Ranks beside the cosines, which lie in [-1, 1].
 _GONE: Final = -torch.inf
 _LONELY: Final = -2.0
@@ -74,7 +76,7 @@ class MinRedBuffer:
 
     def draw(self, size: int, rng: torch.Generator) -> Tensor:
         """Numbers of at most `size` different rows, each equally likely; int64 on the device."""
-        return torch.randperm(len(self), generator=rng)[:size].to(self.device)
+        return sent(torch.randperm(len(self), generator=rng)[:size], self.device)
 
     def take(self, rows: Tensor) -> dict[str, Tensor]:
         """A copy of the images `x` and features `z` of these rows."""

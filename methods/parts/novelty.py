@@ -1,6 +1,6 @@
 """When is an image new? When it is farther from what is known than most images of late were.
 
-The threshold of CLIMB (CoLLAs 2026, README, 'Memory'): a percentile of the last
+The threshold of CLIMB (CoLLAs 2026, README): a percentile of the last
 distances observed, which follows an encoder whose distances shrink or grow while it learns.
 """
 

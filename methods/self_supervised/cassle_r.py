@@ -23,7 +23,7 @@ from methods.parts.teachers import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    omega: float = 1.0  # weight of the alignment; CaSSLe, section 5 (lambda)
+    omega: float = 1.0  # weight of the alignment; CaSSLe, released code (lambda)
     align_criterion: Literal["cosine", "mse", "ssl"] = "cosine"  # CLA's released code
     skip_first_task: bool = True  # CaSSLe; false: CLA's released code
     frozen_bn: Literal["frozen", "batch"] = "frozen"  # CaSSLe; batch: CLA's released code

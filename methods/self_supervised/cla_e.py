@@ -24,8 +24,8 @@ from methods.parts.teachers import Teacher
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    omega: float = 1.0  # weight of the alignment; CLA, Table 9
-    tau: float = 0.999  # momentum of the average; CLA, section 5
+    omega: float = 1.0  # weight of the alignment; CLA, Tables 8 and 9
+    tau: float = 0.999  # momentum of the average; CLA, released code
     ema_bn: Literal["batch", "copy"] = "batch"  # released code; copy: running statistics
     align_criterion: Literal["cosine", "mse", "ssl"] = "cosine"  # released code
 

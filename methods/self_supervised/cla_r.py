@@ -23,7 +23,7 @@ from methods.parts.replay import require_replay, with_replay
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    omega: float = 1.0  # weight of the alignment; CLA, Table 9
+    omega: float = 1.0  # weight of the alignment; CLA, Tables 8 and 9
     keep: float = 0.5  # share of a stored projection that a pass leaves; released code
     align_criterion: Literal["cosine", "mse", "ssl"] = "cosine"  # released code
 

@@ -16,9 +16,13 @@ what the released code does instead:
 - and what `CentroidMemory` lists: replay moves the centroids of the other memory, the window of
   distances fills ten times too fast and is blind at first, matches are lost or counted for
   centroids that were promoted, and promotion counts matches.
-In both, replay begins when `replay_batch` images are stored. Not reproduced, because they change
-no number of a run that ends undisturbed: a resume that starts the averaged network and the head
-anew, the error when the memory fills before any promotion, and options that have no effect.
+`cold_start` and `promote_on` are not asked then. In both, replay begins when `replay_batch` images
+are stored, and the memory is consolidated as soon as it is full (README: when it would exceed its
+size). Not reproduced, because they change no number of a run that ends undisturbed: a resume that
+starts the averaged network and the head anew, the error when the memory fills before any promotion,
+options that nothing reads. Left out, all off by default there: alignment before the projector, a
+loss on centroids, trimming in the place of consolidation, moving long-term images between
+centroids, a plain buffer in the place of centroids, more rules for replacing and merging.
 """
 
 from __future__ import annotations
@@ -50,7 +54,7 @@ class Config:
     stm_rate: float = 0.1  # step of a short-term centroid towards a match; README
     replay_rate: float = 0.5  # step of a replayed image's centroid, times its images; released code
     ratio_ltm: float = 0.5  # share of long-term images in replay, -1: as stored; README
-    cold_start: Literal["fill", "threshold"] = "fill"  # released code; threshold: README, literally
+    cold_start: Literal["fill", "first", "threshold"] = "fill"  # free slots; first: released code
     promote_on: Literal["examples", "matches"] = "examples"  # README; matches: released code
     ltm_replace: Literal["random", "oldest", "reservoir", "none"] = "random"  # released code
     ltm_merge: Literal["random", "balanced"] = "random"  # released code
@@ -105,7 +109,9 @@ class CLIMB(SelfSupervisedMethod):
         )
         self.teacher = Teacher(self.backbone, self.objective, config.ema_bn)
         self.alignment = Alignment(ctx, self.objective, config.align_criterion)
-        if not self.upstream:
+        if self.upstream:
+            self.alignment.requires_grad_(requires_grad=False)
+        else:
             self.train_also(self.alignment)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

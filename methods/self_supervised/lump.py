@@ -22,7 +22,7 @@ from methods.parts.replay import require_replay, with_replay
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    alpha: float = 0.4  # of Beta(alpha, alpha); LUMP, section 5 and its released code
+    alpha: float = 0.4  # of Beta(alpha, alpha); LUMP, released code
 
     def __post_init__(self) -> None:
         if self.alpha <= 0:

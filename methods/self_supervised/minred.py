@@ -19,7 +19,6 @@ from torch import Tensor
 from methods.base import Batch, Context, Objective, Stateful, Training
 from methods.learners import SelfSupervisedMethod, evaluating
 from methods.parts.min_redundancy import MinRedBuffer
-from methods.parts.replay import require_replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,13 @@ class MinRed(SelfSupervisedMethod):
     @classmethod
     def check(cls, config: Config, training: Training, objective: type[Objective]) -> None:
         del config, objective
-        require_replay(training)
+        if training.replay_batch < 2:
+            raise ValueError("replay_batch: it trains on replayed images alone, and 1 is too few")
+        if training.buffer_size < training.replay_batch:
+            raise ValueError(
+                f"buffer_size must not be below replay_batch: "
+                f"{training.buffer_size} and {training.replay_batch}"
+            )
 
     def __init__(self, config: Config, ctx: Context) -> None:
         super().__init__(ctx)

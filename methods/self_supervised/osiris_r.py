@@ -15,16 +15,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, cast
+from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.base import Backbone, Batch, Context, Embeddings, Objective, Stateful, Training
+from methods.base import Batch, Context, Objective, Stateful, Training
 from methods.learners import SelfSupervisedMethod
-from methods.objectives.simclr import nt_xent
+from methods.objectives import simclr
 from methods.parts.buffers import Buffer, reservoir
+from methods.parts.bytes_held import module_nbytes
 from methods.parts.heads import projector
 from methods.parts.replay import require_replay
 from methods.parts.stand_in import require_contrastive
@@ -33,31 +34,32 @@ from methods.parts.stand_in import require_contrastive
 @dataclass(frozen=True, slots=True)
 class Config:
     temperature: float = 0.1  # Osiris, released code
-    weight: float = 0.5  # of the terms on h; Osiris, eq. 6
+    weight: float = 0.5  # of the terms on h; Osiris, released code
     projection_dim: int = 2048  # CLIMB's released code
     train_h: bool = True  # Osiris; false: CLIMB's released code
 
 
-class Heads(Objective):
-    """NT-Xent on head g, which is `projector`; head h is beside it."""
+@final
+class SecondHead(nn.Module):
+    """Head h, built like the first one, from features (B, D) to the space of the memory."""
 
-    contrastive: ClassVar[bool] = True
+    kind = "extra parameters"
 
-    def __init__(self, config: Config, backbone: Backbone) -> None:
+    def __init__(self, config: Config, ctx: Context, feature_dim: int) -> None:
         super().__init__()
-        self.temperature = config.temperature
-        self.projection_dim = config.projection_dim
-        self.projector = projector(backbone.feature_dim, config.projection_dim)
-        self.h = projector(backbone.feature_dim, config.projection_dim)
-        self.h.requires_grad_(config.train_h)
+        make = partial(projector, feature_dim, config.projection_dim)
+        self.head = ctx.random.weights(make, "second head").to(ctx.device)
 
-    def forward(
-        self, backbone: Backbone, views: tuple[Tensor, ...], rng: torch.Generator
-    ) -> Embeddings:
-        del rng
-        features = tuple(backbone(view) for view in views)
-        z1, z2 = projections = tuple(self.projector(f) for f in features)
-        return Embeddings(nt_xent(z1, z2, self.temperature), features, projections)
+    @property
+    def nbytes(self) -> int:
+        return module_nbytes(self)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.head(features)
+
+    def copy(self, first: nn.Module) -> None:
+        """Begin as the first head is now."""
+        self.head.load_state_dict(first.state_dict())
 
 
 class OsirisR(SelfSupervisedMethod):
@@ -68,9 +70,13 @@ class OsirisR(SelfSupervisedMethod):
         require_contrastive(objective)
 
     def __init__(self, config: Config, ctx: Context) -> None:
-        super().__init__(ctx, partial(Heads, config))
+        first = simclr.Config(config.temperature, config.projection_dim)
+        super().__init__(ctx, partial(simclr.SimCLR, first))
         self.config = config
-        self.heads = cast(Heads, self.objective)
+        self.h = SecondHead(config, ctx, self.backbone.feature_dim)
+        self.h.requires_grad_(config.train_h)
+        if config.train_h:
+            self.train_also(self.h)
         self.buffer = Buffer(ctx.training.buffer_size, reservoir, ctx.random("buffer"), ctx.device)
 
     @property
@@ -83,27 +89,27 @@ class OsirisR(SelfSupervisedMethod):
         size, temperature = self.ctx.training.replay_batch, self.config.temperature
         old = self.buffer.sample(size, self.ctx.random("replay"))["x"]
         features = [self.backbone(view) for view in self.views(torch.cat([old, batch.x]))]
-        g1, g2 = (self.heads.projector(f[size:]) for f in features)
-        h1, h2 = (self.heads.h(f) for f in features)
+        g1, g2 = (self.objective.projector(f[size:]) for f in features)
+        h1, h2 = (self.h(f) for f in features)
         past, now = (h1[:size], h2[:size]), (h1[size:], h2[size:])
         return {
-            "present": nt_xent(g1, g2, temperature),
+            "present": simclr.nt_xent(g1, g2, temperature),
             "cross": self.config.weight * cross(now, past, temperature),
-            "past": self.config.weight * nt_xent(*past, temperature),
+            "past": self.config.weight * simclr.nt_xent(*past, temperature),
         }
 
     def remember(self, batch: Batch) -> None:
         before = self.replays
         self.buffer.add(x=batch.x)
         if self.replays and not before and self.config.train_h:
-            self.heads.h.load_state_dict(self.heads.projector.state_dict())
+            self.h.copy(self.objective.projector)
 
     def parts(self) -> dict[str, Stateful]:
-        return {**super().parts(), "buffer": self.buffer}
+        return {**super().parts(), "buffer": self.buffer, "h": self.h}
 
 
 def cross(now: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor], temperature: float) -> Tensor:
-    """Tell images of the stream from those of the memory (Osiris, eq. 5), a scalar.
+    """Tell images of the stream from those of the memory (Osiris), a scalar.
 
     Each view attracts the other view of its image and repels all views of the other group; the
     mean over the anchors of one group, averaged over the two groups. Views are (B, D) each.

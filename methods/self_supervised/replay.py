@@ -21,7 +21,7 @@ from methods.parts.replay import require_replay, with_replay
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    policy: Literal["reservoir", "fifo"] = "reservoir"  # the stronger of CLA's two (Table 1)
+    policy: Literal["reservoir", "fifo"] = "reservoir"  # CLA compares both
 
 
 class Replay(SelfSupervisedMethod):

@@ -1,6 +1,6 @@
 """SCALE: contrast with pseudo-positives, distillation of pairwise similarities, selected memory.
 
-Yu et al., 2023, arXiv:2208.11266, as an online method in CLA (Cignoni et al., CoLLAs 2025). Stream
+Yu et al., 2022, arXiv:2208.11266, as an online method in CLA (Cignoni et al., CoLLAs 2025). Stream
 and memory images are contrasted, where pairs of stream images with similar features count as
 positives; the similarities between images must stay those that the encoder at the beginning of the
 mini-batch saw; the memory keeps a spread-out subset (`memory: psa`) or a reservoir, which is what
@@ -30,6 +30,7 @@ from methods.learners import SelfSupervisedMethod, evaluating
 from methods.parts.buffers import Buffer, reservoir
 from methods.parts.part_and_select import part_and_select
 from methods.parts.stand_in import require_contrastive
+from methods.parts.transfers import sent
 
 SELF: Final = 1000.0  # taken off the similarity of an image with itself; SCALE's released code
 BASE_TEMPERATURE: Final = 0.07  # SCALE's released code: the loss is scaled by temperature / this
@@ -136,7 +137,7 @@ class SCALE(SelfSupervisedMethod):
             z = torch.cat([self._features(x) for x in pool.split(EMBED_BATCH)])
         # The selection is sequential, so it is made on the host: one transfer a mini-batch.
         rows = part_and_select(z.cpu(), capacity, rng=self.ctx.random("buffer"))
-        self.buffer.refill(x=pool[rows.to(pool.device)])
+        self.buffer.refill(x=pool[sent(rows, pool.device)])
 
     @torch.no_grad()
     def _features(self, x: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def test_the_averaged_network_moves_once_a_pass(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["replay", "cla_e", "cla_r", "cassle_r", "osiris_r"])
-def test_replay_begins_when_there_is_enough_and_comes_before_the_stream(name, monkeypatch):
+def test_replay_begins_when_there_is_enough_and_comes_before_the_stream(name):
     run = tiny_run(name, batch_size=10, replay_batch=16)
     sizes, first = [], []
     augment = run.method.ctx.augment
@@ -105,6 +105,40 @@ def test_replay_begins_when_there_is_enough_and_comes_before_the_stream(name, mo
     # Two views and two passes a batch; 10, then 20 images are stored before 26 are seen.
     assert sizes == [10] * 8 + [26] * 8
     assert all(torch.equal(x, batches[i // 4].x[-1]) for i, x in enumerate(first))
+
+
+@pytest.mark.parametrize("name", ["cla_e", "cla_r", "cassle_r", "climb"])
+def test_replayed_images_align_with_targets_of_their_own(name):
+    method, batches = learned(name, passes=1)
+    replayed, seen = method.ctx.training.replay_batch, {}
+    embeddings, align = method.embeddings, method.alignment.forward
+
+    def noted(views):
+        seen["views"], seen["found"] = views, embeddings(views)
+        return seen["found"]
+
+    def compared(projections, targets):
+        seen["aligned"], seen["targets"] = list(projections), list(targets)
+        return align(projections, targets)
+
+    object.__setattr__(method, "embeddings", noted)
+    method.alignment.forward = compared
+    if hasattr(method, "teacher") or hasattr(method, "before"):
+        teacher = method.teacher if hasattr(method, "teacher") else method.before.teacher
+        twin = copy.deepcopy(teacher)
+    before = stored(method) if name == "cla_r" else None
+    draw, rows = getattr(method, "buffer", None) and method.buffer.draw, []
+    if draw:
+        method.buffer.draw = lambda *a: (rows.append(draw(*a)), rows[-1])[1]
+    method.loss(batches[0])
+    for found, aligned in zip(seen["found"].projections, seen["aligned"], strict=True):
+        assert torch.equal(aligned, found[:replayed])
+    if name == "cla_r":
+        wanted = [before[rows[0]]] * 2
+    else:
+        wanted = twin(tuple(view[:replayed] for view in seen["views"]))
+    for target, ours in zip(seen["targets"], wanted, strict=True):
+        assert torch.equal(target, ours)
 
 
 def test_minred_trains_on_its_buffer_alone():
@@ -153,11 +187,16 @@ def test_cla_r_stores_the_projection_of_the_last_pass():
     object.__setattr__(
         run.method, "embeddings", lambda v: (found.append(embeddings(v)), found[-1])[1]
     )
-    batch = stream(run)[0]
-    small = Batch(batch.x[:12], None, batch.index[:12])
-    run.method.observe(small)
-    assert torch.equal(stored(run.method), torch.stack(found[1].projections).mean(0).detach())
-    assert not torch.equal(stored(run.method), torch.stack(found[0].projections).mean(0).detach())
+    batches = [Batch(b.x[:12], None, b.index[:12]) for b in stream(run)[:3]]
+    for batch in batches:
+        run.method.observe(batch)
+    # The third batch comes after 16 replayed images; 24 are stored before it.
+    last = [torch.stack(found[i].projections).mean(0).detach() for i in (1, 5)]
+    kept = stored(run.method)
+    assert len(last[1]) == 28
+    assert torch.equal(kept[24:], last[1][16:])
+    assert not torch.equal(kept[24:], torch.stack(found[4].projections).mean(0).detach()[16:])
+    assert len(last[0]) == 12
 
 
 @pytest.mark.parametrize("name", ["cassle", "cassle_r"])
@@ -183,7 +222,7 @@ def test_cassle_s_earlier_network_is_that_of_the_end_of_the_last_task():
     assert not torch.equal(next(method.before.teacher.parameters()), live[0])
 
 
-def test_lump_mixes_both_views_by_one_weight(monkeypatch):
+def test_lump_mixes_both_views_by_one_weight():
     method, batches = learned("lump", passes=1)
     views, mixed = [], []
     augment = method.ctx.augment
@@ -214,27 +253,28 @@ def test_mixing_weights_follow_the_beta_distribution():
 
 def test_osiris_begins_its_second_head_as_a_copy_and_trains_it():
     run = tiny_run("osiris_r", batch_size=10, replay_batch=16)
-    heads, batches = run.method.heads, stream(run)
-    start = states(heads.h)
+    first, second, batches = run.method.objective.projector, run.method.h.head, stream(run)
+    start = states(second)
     run.method.observe(batches[0])
-    assert difference(start, states(heads.h)) is None
+    assert difference(start, states(second)) is None
     run.method.observe(batches[1])  # 20 images are stored now: the next batch replays
-    assert difference(states(heads.projector), states(heads.h)) is None
+    assert difference(states(first), states(second)) is None
     found = run.method.observe(batches[2])
     assert found.keys() == {"present", "cross", "past"}
-    assert difference(states(heads.projector), states(heads.h)) is not None
-    assert all(p.grad.abs().sum() > 0 for p in heads.h.parameters())
+    assert difference(states(first), states(second)) is not None
+    assert all(p.grad.abs().sum() > 0 for p in second.parameters())
 
 
 def test_osiris_as_released_leaves_its_second_head_random():
     run = tiny_run("osiris_r")
     released = plugins.component("method", "osiris_r", {"train_h": False}, where="tests")
     method = plugins.build("method", released, run.method.ctx)
-    before = [p.clone() for p in method.heads.h.parameters()]
+    before = [p.clone() for p in method.h.parameters()]
     for batch in stream(run):
         method.observe(batch)
-    for was, now in zip(before, method.heads.h.parameters(), strict=True):
+    for was, now in zip(before, method.h.parameters(), strict=True):
         assert torch.equal(was, now)
+        assert now.grad is None
 
 
 def test_scale_fixes_the_weight_of_its_distillation_in_the_first_step():
@@ -322,13 +362,21 @@ def test_a_method_trains_with_an_objective_or_says_why_not(name, objective):
     assert all(value.isfinite() for value in losses.values())
 
 
-REPLAYING = ["replay", "cla_e", "cla_r", "cassle_r", "osiris_r", "minred", "climb"]
+REPLAYING = ["replay", "cla_e", "cla_r", "cassle_r", "osiris_r", "climb"]
 
 
 @pytest.mark.parametrize("name", REPLAYING)
 def test_a_replay_batch_as_large_as_the_buffer_is_refused_when_planning(name):
     with pytest.raises(UserError, match=f"method {name}: buffer_size must be above replay_batch"):
         check(name, replay_batch=40)
+
+
+def test_minred_which_trains_on_its_buffer_alone_may_replay_all_of_it_but_not_one_image():
+    check("minred", replay_batch=40)
+    with pytest.raises(UserError, match="buffer_size must not be below replay_batch"):
+        check("minred", replay_batch=41)
+    with pytest.raises(UserError, match=r"replay_batch: .* 1 is too few"):
+        check("minred", replay_batch=1)
 
 
 def test_lump_compares_the_buffer_with_the_batch_of_the_stream():
@@ -344,7 +392,8 @@ def test_a_stream_batch_of_one_image_is_refused_when_planning(name):
 
 
 def test_climb_s_memory_must_have_room_after_a_consolidation():
-    with pytest.raises(UserError, match="buffer_size: a memory of 30 images is too small: .* room for 35"):
+    too_small = r"buffer_size: a memory of 30 images is too small: .* room for 35"
+    with pytest.raises(UserError, match=too_small):
         check("climb", buffer_size=30)
 
 
@@ -362,12 +411,49 @@ def check(name, **changes):
     protocol.check_method(tiny.tiny_trial(name, **changes).spec, where="suite.yaml")
 
 
+@pytest.mark.parametrize("fidelity", ["clean", "upstream"])
+def test_climb_judges_novelty_in_the_mode_of_its_fidelity(fidelity):
+    method = climb(tiny_run("climb"), fidelity)
+    batch = stream(tiny_run("climb"))[0]
+    before = [b.clone() for b in method.net.buffers()]
+    method.remember(batch)
+    changed = any(
+        not torch.equal(was, now) for was, now in zip(before, method.net.buffers(), strict=True)
+    )
+    assert changed == (fidelity == "upstream")
+
+
+def test_climb_as_released_goes_on_from_a_state_bit_for_bit():
+    first, second = climb(tiny_run("climb"), "upstream"), climb(tiny_run("climb"), "upstream")
+    batches = stream(tiny_run("climb"))
+    for batch in batches[:-1]:
+        first.observe(batch)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for method in (first, second):
+        method.observe(batches[-1])
+    assert difference(first.state_dict(), second.state_dict()) is None
+
+
+def climb(run, fidelity):
+    settings = {**tiny.scaled("climb"), "fidelity": fidelity}
+    component = plugins.component("method", "climb", settings, where="tests")
+    return plugins.build("method", component, run.method.ctx)
+
+
+@pytest.mark.parametrize(("mode", "moves"), [("batch", True), ("eval", False)])
+def test_minred_stores_projections_in_the_mode_it_is_told(mode, moves):
+    run = tiny_run("minred")
+    component = plugins.component("method", "minred", {"novelty_bn": mode}, where="tests")
+    method = plugins.build("method", component, run.method.ctx)
+    before = [b.clone() for b in method.net.buffers()]
+    method.before_passes(stream(run)[0])
+    same = [torch.equal(was, now) for was, now in zip(before, method.net.buffers(), strict=True)]
+    assert all(same) != moves
+
+
 def test_climb_as_released_leaves_its_alignment_head_random():
     run = tiny_run("climb")
-    settings = {**tiny.scaled("climb"), "fidelity": "upstream"}
-    method = plugins.build(
-        "method", plugins.component("method", "climb", settings, where="tests"), run.method.ctx
-    )
+    method = climb(run, "upstream")
     before = [p.clone() for p in method.alignment.parameters()]
     losses = [method.observe(batch) for batch in stream(run)]
     assert "alignment" in losses[-1]

@@ -6,7 +6,7 @@ import torch
 
 from harness.seeds import generator
 from methods.parts.centroid_memory import CentroidMemory
-from methods.parts.centroid_rules import Rules
+from methods.self_supervised.climb import Config
 
 CPU = torch.device("cpu")
 
@@ -28,8 +28,14 @@ def plane(*degrees):
     return torch.stack([angle.cos(), angle.sin()], 1).mul(1e9).round().div(1e9).float()
 
 
+def rules_of(*, upstream=False, **rules):
+    """CLIMB's rules with its defaults."""
+    return Config(**rules, fidelity="upstream" if upstream else "clean").rules()
+
+
 def memory(capacity=None, slack=10, seed=0, device=CPU, **rules):
-    rules = Rules(**{"stm_centroids": 2, "ltm_centroids": 2, "examples": 3, "window": 20, **rules})
+    small = {"stm_centroids": 2, "ltm_centroids": 2, "examples": 3, "window": 20}
+    rules = rules_of(**{**small, "cold_start": "first", **rules})
     room = rules.least_capacity + 50 if capacity is None else capacity
     rng = generator(seed, "buffer")
     return CentroidMemory(rules, capacity=room, slack=slack, rng=rng, device=device)

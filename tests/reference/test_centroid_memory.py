@@ -8,8 +8,8 @@ import torch
 from centroid_cases import feed, images, long, look, memory, numbers, plane, short
 
 from harness.seeds import generator
-from methods.parts.centroid_rules import Rules
 from methods.parts.centroid_vectors import Vectors
+from methods.self_supervised.climb import Config
 
 
 def cosine(degrees):
@@ -96,7 +96,14 @@ def test_promotion_by_matches_counts_the_image_that_took_an_evicted_place():
     assert long(held) == [[1, 2, 3]]
 
 
-def test_a_freed_slot_waits_for_a_novel_image_and_makes_none_novel():
+def test_a_freed_slot_is_filled_by_the_next_image_whatever_its_distance():
+    held = feed(promoted(cold_start="fill"), 80)  # near slot 1, and not novel
+    assert short(held) == {0: [4], 1: [1]}
+    feed(held, 80)  # no slot is free any more
+    assert short(held) == {0: [4, 5], 1: [1]}
+
+
+def test_a_freed_slot_waits_for_a_novel_image_if_only_the_first_images_are_let_in_unasked():
     held = feed(promoted(), 80)  # near slot 1
     assert short(held) == {1: [1, 4]}
     feed(held, 230)
@@ -368,11 +375,11 @@ def test_embeddings_of_another_number_than_were_drawn_are_refused():
 )
 def test_rules_without_a_meaning_are_refused_by_name(name, value):
     with pytest.raises(ValueError, match=name):
-        Rules(**{name: value})
+        Config(**{name: value})
 
 
 def test_the_defaults_are_those_of_the_paper():
-    rules = Rules()
+    rules = Config().rules()
     assert (rules.stm_centroids, rules.ltm_centroids, rules.examples) == (100, 60, 30)
     assert rules.least_capacity == 1901
 

@@ -15,6 +15,7 @@ from methods.parts.novelty import NoveltyWindow
 SMALL = {"stm_centroids": 8, "ltm_centroids": 4, "examples": 5, "window": 60}
 VARIANTS = [
     {},
+    {"cold_start": "fill"},
     {"cold_start": "threshold"},
     {"promote_on": "matches"},
     {"pruning": "reset_stm"},
@@ -40,8 +41,12 @@ class Naive:
         everyone = [c for c in self.stm if c is not None] + self.ltm
         near = min(everyone, key=lambda c: distance(c["c"], z), default=None)
         nearest = distance(near["c"], z) if near else math.inf
-        filling = self.rules.cold_start == "fill" and self.seen < self.rules.stm_centroids
-        if filling or nearest > self.tau:
+        filling = {
+            "fill": None in self.stm,
+            "first": self.seen < self.rules.stm_centroids,
+            "threshold": False,
+        }
+        if filling[self.rules.cold_start] or nearest > self.tau:
             near = self.open(number, z)
         elif any(near is c for c in self.ltm):
             self.match_ltm(near, number)
@@ -314,7 +319,7 @@ def test_bytes_are_those_of_the_tensors_saved(upstream):
     assert held.nbytes == len(saved["images"]) * 4 + centroids * 3 * 4
 
 
-def test_a_restored_memory_is_on_its_device_and_replay_never_waits_for_it():
+def test_a_restored_memory_is_on_its_device_and_replay_reads_nothing_from_it():
     meta = torch.device("meta")  # stands for a GPU: whatever would read from it fails
     held = memory(capacity=CAPACITY, device=meta, **SMALL)
     held.load_state_dict(streamed(memory(capacity=CAPACITY, **SMALL)).state_dict())

@@ -24,7 +24,7 @@ def unit(count, dim=5, seed=0):
 
 
 def naive_cross(now, past, temperature):
-    """Osiris, eq. 5, anchor by anchor."""
+    """Osiris, anchor by anchor."""
 
     def direction(anchors, negatives):
         losses = []

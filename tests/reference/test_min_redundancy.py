@@ -388,7 +388,7 @@ def test_a_batch_that_fills_the_buffer_leaves_its_last_images(capacity, size):
 
 
 @pytest.mark.parametrize("size", [7, 40])
-def test_the_device_is_never_waited_for(size):
+def test_nothing_is_read_from_the_device(size):
     buffer, rng = MinRedBuffer(16, META), generator(0, "draws")
     for _ in range(6):
         buffer.add(x=images(0, size).to(META), z=torch.empty(size, 6, device=META))
