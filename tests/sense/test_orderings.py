@@ -130,6 +130,19 @@ def test_on_digits_images_of_all_tasks_beat_the_stream_alone(online):
     assert online["iid", 0] > online["no_strategy", 0] + 0.05
 
 
+OBJECTIVES = {"simsiam": "predictor_dim: 64, ", "byol": "", "barlow_twins": ""}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_on_glyphs_every_objective_beats_a_random_encoder(tmp_path, data_root, objective):
+    head = f"{{name: {objective}, {OBJECTIVES[objective]}projection_dim: 128}}"
+    text = SELF_SUPERVISED.replace("{name: simclr, projection_dim: 128}", head)
+    suite = write(tmp_path, text.replace("probe_linear, ", "") + "  primary: probe_ridge\n")
+    accuracy = final_accuracies(suite, tmp_path / "results", data_root)
+    assert accuracy["trained", 0] > accuracy["random", 0] + 0.03
+
+
 # CLA-E and CLA-R need a longer stream than that of digits: their alignment slows the first steps.
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
