@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.data.base import Split
-from harness.data.stream import Tally
+from harness.data.stream import Tally, revealed
 from harness.seeds import generator
 from methods.base import Batch, Signal
 
@@ -41,12 +41,7 @@ class ShuffledBatches:
         order = self._order().to(self.split.x.device)
         for rows in order.split(self.size):
             self.tally.samples += len(rows)
-            yield Batch(
-                x=self.split.x[rows],
-                y=self.split.y[rows] if Signal.LABELS in self.reveal else None,
-                index=rows,
-                task=self.position if Signal.TASK_ID in self.reveal else None,
-            )
+            yield revealed(self.split, rows, self.reveal, self.position)
 
     def _order(self) -> Tensor:
         begin, end = self.first * self.size, self.stop * self.size

@@ -58,15 +58,17 @@ class TaskBatches:
             stops = [*range(self.size, last + 1, self.size)]
             for rows in order[: last + self.size + joined].tensor_split(stops):
                 self.tally.samples += len(rows)
-                yield self._batch(rows)
+                yield revealed(self.split, rows, self.reveal, self.position)
 
-    def _batch(self, rows: Tensor) -> Batch:
-        return Batch(
-            x=self.split.x[rows],
-            y=self.split.y[rows] if Signal.LABELS in self.reveal else None,
-            index=rows,
-            task=self.position if Signal.TASK_ID in self.reveal else None,
-        )
+
+def revealed(split: Split, rows: Tensor, reveal: frozenset[Signal], position: int) -> Batch:
+    """The rows of a split, on its device, with what of them may be seen."""
+    return Batch(
+        x=split.x[rows],
+        y=split.y[rows] if Signal.LABELS in reveal else None,
+        index=rows,
+        task=position if Signal.TASK_ID in reveal else None,
+    )
 
 
 @final

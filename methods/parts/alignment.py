@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from methods.base import Context, Objective
 from methods.parts.bytes_held import module_nbytes
+from methods.parts.teachers import Teacher
 
 Criterion = Literal["cosine", "mse", "ssl"]
 
@@ -69,6 +70,20 @@ class Alignment(nn.Module):
             return self._compare(predicted, fixed)
         views = len(projections)
         return self._distil(predicted.chunk(views), fixed.chunk(views))
+
+    def towards(
+        self, teacher: Teacher, views: Sequence[Tensor], projections: Sequence[Tensor], count: int
+    ) -> Tensor:
+        """The loss of the first `count` images of each view, with the teacher's projections.
+
+        Args:
+            teacher: sees the same views (B, C, H, W) as the network did.
+            views: of the images.
+            projections: what the network made of them, (B, D) each.
+            count: replayed images come first, so this many are the replayed ones; B for all.
+        """
+        targets = teacher(tuple(view[:count] for view in views))
+        return self([z[:count] for z in projections], targets)
 
 
 def require_alignable(objective: type[Objective]) -> None:

@@ -57,8 +57,7 @@ class CaSSLeR(SelfSupervisedMethod):
         found = self.embeddings(views)
         if replayed is None or self.before.teacher is None:
             return {"ssl": found.loss}
-        targets = self.before.teacher(tuple(view[:size] for view in views))
-        alignment = self.alignment([z[:size] for z in found.projections], targets)
+        alignment = self.alignment.towards(self.before.teacher, views, found.projections, size)
         return {"ssl": found.loss, "alignment": self.config.omega * alignment}
 
     def remember(self, batch: Batch) -> None:

@@ -52,8 +52,7 @@ class CLAE(SelfSupervisedMethod):
         found = self.embeddings(views)
         if replayed is None:
             return {"ssl": found.loss}
-        targets = self.teacher(tuple(view[:size] for view in views))
-        alignment = self.alignment([z[:size] for z in found.projections], targets)
+        alignment = self.alignment.towards(self.teacher, views, found.projections, size)
         return {"ssl": found.loss, "alignment": self.config.omega * alignment}
 
     def after_step(self) -> None:

@@ -122,8 +122,7 @@ class CLIMB(SelfSupervisedMethod):
         views = self.views(torch.cat([replayed.x, batch.x]))
         found = self.embeddings(views)
         self.centroids.drift(replayed, found.mean_projection()[:size])
-        targets = self.teacher(tuple(view[:size] for view in views))
-        alignment = self.alignment([z[:size] for z in found.projections], targets)
+        alignment = self.alignment.towards(self.teacher, views, found.projections, size)
         return {"ssl": found.loss, "alignment": self.config.omega * alignment}
 
     def after_step(self) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.base import Backbone, Batch, Context, Embeddings, Objective, Stateful, Training
-from methods.learners import SelfSupervisedMethod, evaluating
+from methods.learners import SelfSupervisedMethod
 from methods.parts.buffers import Buffer, reservoir
 from methods.parts.part_and_select import part_and_select
 from methods.parts.stand_in import require_contrastive
@@ -133,15 +133,10 @@ class SCALE(SelfSupervisedMethod):
             self.buffer.add(x=batch.x)
             return
         pool = torch.cat([self.buffer.everything()["x"], batch.x])
-        with evaluating(self.net):
-            z = torch.cat([self._features(x) for x in pool.split(EMBED_BATCH)])
+        z = torch.cat([self.embed(x) for x in pool.split(EMBED_BATCH)])
         # The selection is sequential, so it is made on the host: one transfer a mini-batch.
         rows = part_and_select(z.cpu(), capacity, rng=self.ctx.random("buffer"))
         self.buffer.refill(x=pool[sent(rows, pool.device)])
-
-    @torch.no_grad()
-    def _features(self, x: Tensor) -> Tensor:
-        return self.backbone(self.ctx.normalize(x))
 
     def parts(self) -> dict[str, Stateful]:
         return {**super().parts(), "buffer": self.buffer}

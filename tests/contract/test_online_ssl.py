@@ -107,38 +107,47 @@ def test_replay_begins_when_there_is_enough_and_comes_before_the_stream(name):
     assert all(torch.equal(x, batches[i // 4].x[-1]) for i, x in enumerate(first))
 
 
-@pytest.mark.parametrize("name", ["cla_e", "cla_r", "cassle_r", "climb"])
-def test_replayed_images_align_with_targets_of_their_own(name):
-    method, batches = learned(name, passes=1)
-    replayed, seen = method.ctx.training.replay_batch, {}
-    embeddings, align = method.embeddings, method.alignment.forward
+def spied(method):
+    """Notes what a method's steps embed and align."""
+    seen, embeddings, align = {}, method.embeddings, method.alignment.forward
 
-    def noted(views):
+    def embed(views):
         seen["views"], seen["found"] = views, embeddings(views)
         return seen["found"]
 
-    def compared(projections, targets):
-        seen["aligned"], seen["targets"] = list(projections), list(targets)
+    def compare(projections, targets):
+        seen["aligned"], seen["targets"] = projections, targets
         return align(projections, targets)
 
-    object.__setattr__(method, "embeddings", noted)
-    method.alignment.forward = compared
-    if hasattr(method, "teacher") or hasattr(method, "before"):
-        teacher = method.teacher if hasattr(method, "teacher") else method.before.teacher
-        twin = copy.deepcopy(teacher)
-    before = stored(method) if name == "cla_r" else None
-    draw, rows = getattr(method, "buffer", None) and method.buffer.draw, []
-    if draw:
-        method.buffer.draw = lambda *a: (rows.append(draw(*a)), rows[-1])[1]
-    method.loss(batches[0])
+    object.__setattr__(method, "embeddings", embed)
+    method.alignment.forward = compare
+    return seen
+
+
+def assert_first_are_aligned(seen, targets, count):
     for found, aligned in zip(seen["found"].projections, seen["aligned"], strict=True):
-        assert torch.equal(aligned, found[:replayed])
-    if name == "cla_r":
-        wanted = [before[rows[0]]] * 2
-    else:
-        wanted = twin(tuple(view[:replayed] for view in seen["views"]))
-    for target, ours in zip(seen["targets"], wanted, strict=True):
-        assert torch.equal(target, ours)
+        assert torch.equal(aligned, found[:count])
+    for target, wanted in zip(seen["targets"], targets, strict=True):
+        assert torch.equal(target, wanted)
+
+
+@pytest.mark.parametrize("name", ["cla_e", "cassle_r", "climb"])
+def test_replayed_images_align_with_what_a_teacher_makes_of_them(name):
+    method, batches = learned(name, passes=1)
+    replayed, seen = method.ctx.training.replay_batch, spied(method)
+    twin = copy.deepcopy(method.before.teacher if name == "cassle_r" else method.teacher)
+    method.loss(batches[0])
+    targets = twin(tuple(view[:replayed] for view in seen["views"]))
+    assert_first_are_aligned(seen, targets, replayed)
+
+
+def test_replayed_images_of_cla_r_align_with_what_was_stored_with_them():
+    method, batches = learned("cla_r", passes=1)
+    replayed, seen, before = method.ctx.training.replay_batch, spied(method), stored(method)
+    draw, rows = method.buffer.draw, []
+    method.buffer.draw = lambda *a: (rows.append(draw(*a)), rows[-1])[1]
+    method.loss(batches[0])
+    assert_first_are_aligned(seen, [before[rows[0]]] * 2, replayed)
 
 
 def test_minred_trains_on_its_buffer_alone():
