@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import cache
-from itertools import chain
 
 import torch
 from torch import nn
 
 from harness import plugins
 from harness.spec import Component
+from methods.base import Backbone
 
 
-def normalises_vectors(
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """A backbone on the meta device, and whether it or its heads normalise vectors over a batch.
+
+    Batch normalisation of vectors cannot train on a single image.
+    """
+
+    backbone: Backbone
+    normalises_vectors: bool
+
+
+def planned_networks(
     image_shape: tuple[int, int, int], backbone: Component, objective: Component | None
-) -> bool:
-    """Whether a network, with the objective's heads if any, has batch normalisation of vectors.
-
-    Such a network cannot train on a single image.
+) -> Networks:
+    """The networks for images (C, H, W): a backbone, with an objective's heads if any.
 
     Raises:
         UserError: if they do not suit the images or each other.
     """
-    return _normalises(image_shape, _key(backbone), None if objective is None else _key(objective))
+    return _planned(image_shape, _key(backbone), None if objective is None else _key(objective))
 
 
 def _key(component: Component) -> str:
@@ -31,11 +41,11 @@ def _key(component: Component) -> str:
 
 
 @cache
-def _normalises(image_shape: tuple[int, int, int], backbone: str, objective: str | None) -> bool:
+def _planned(image_shape: tuple[int, int, int], backbone: str, objective: str | None) -> Networks:
     with torch.device("meta"):
         net = plugins.build("backbone", Component(*json.loads(backbone)), image_shape)
         modules = list(net.modules())
         if objective is not None:
             heads = plugins.build("objective", Component(*json.loads(objective)), net)
-            modules = list(chain(modules, heads.modules()))
-    return any(isinstance(module, nn.BatchNorm1d) for module in modules)
+            modules += heads.modules()
+    return Networks(net, any(isinstance(module, nn.BatchNorm1d) for module in modules))

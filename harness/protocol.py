@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from harness import plugins
 from harness.config import CONFIGS, fields, mapping, plain, read_yaml, settings
+from harness.data.scenarios import task_sizes
 from harness.errors import UserError, unknown
 from harness.measure import Evaluator
-from harness.networks import normalises_vectors
+from harness.networks import planned_networks
 from harness.spec import Component, ProtocolSettings, TrialSpec
-from methods.base import Method, Signal
+from methods.base import Method, Planned, Signal
 
 PARTS: Final = ("backbone", "objective", "augmentation")
 """Protocol settings that name a plug-in; `backbone.width` and the like set its settings."""
@@ -125,21 +126,27 @@ def check_method(spec: TrialSpec, *, where: str) -> None:
         where=where,
     )
     objective = plugins.find("objective", part(spec.protocol, "objective").name, where=where)
+    heads = part(spec.protocol, "objective") if method.uses_objective else None
+    entry = plugins.find("data set", spec.dataset.name, where=where)
+    images = entry.config(**spec.dataset.settings)
+    shape, classes = entry.module.image_shape(images), entry.module.num_classes(images)
     try:
-        method.check(config, training, objective.module.build)
-        heads = part(spec.protocol, "objective") if method.uses_objective else None
-        normalised = normalises_vectors(_image_shape(spec), part(spec.protocol, "backbone"), heads)
+        networks = planned_networks(shape, part(spec.protocol, "backbone"), heads)
+        planned = Planned(
+            training=training,
+            objective=objective.module.build,
+            backbone=networks.backbone,
+            image_shape=shape,
+            num_classes=classes,
+            task_classes=task_sizes(spec.distribution, classes, spec.num_tasks, spec.seed),
+        )
+        method.check(config, planned)
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
-    if normalised and training.batch_size == 1:
+    if networks.normalises_vectors and training.batch_size == 1:
         raise UserError(
             f"{where}: batch_size: batch normalisation cannot train on 1 image; use 2 or more"
         )
-
-
-def _image_shape(spec: TrialSpec) -> tuple[int, int, int]:
-    entry = plugins.find("data set", spec.dataset.name, where="trial")
-    return entry.module.image_shape(entry.config(**spec.dataset.settings))
 
 
 def unsuitable(spec: TrialSpec) -> str | None:

@@ -140,6 +140,27 @@ class Backbone(nn.Module):
     feature_dim: int
 
 
+class StagedBackbone(Backbone):
+    """A convolutional network whose feature maps can be taken, or replaced, between its stages.
+
+    Attributes:
+        stem: from normalised images (B, C, H, W) to the input of the first stage.
+        stages: modules from map to map, each (B, `stage_channels[i]`, H_i, W_i) behind stage i.
+        pool: from the last map to features (B, `feature_dim`).
+    """
+
+    stem: nn.Module
+    stages: nn.ModuleList
+    pool: nn.Module
+    stage_channels: tuple[int, ...]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        return self.pool(x)
+
+
 @dataclass(frozen=True, slots=True)
 class Embeddings:
     """What an objective computed: its loss, and per view the features and projections (B, D)."""
@@ -198,6 +219,22 @@ class Objective(nn.Module, abc.ABC):
         return backbone
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What is known of a trial when planning.
+
+    `objective` is the class of the protocol's objective, `backbone` its network on the meta
+    device, which has shapes but no weights, and `task_classes` the number of classes of each task.
+    """
+
+    training: Training
+    objective: type[Objective]
+    backbone: Backbone
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    task_classes: tuple[int, ...]
+
+
 class Stateful(Protocol):
     """What modules, optimizers, buffers and random streams have in common."""
 
@@ -231,13 +268,12 @@ class Method(abc.ABC):
     uses_objective: ClassVar[bool] = False
 
     @classmethod  # noqa: B027 - optional hook
-    def check(cls, config: Any, training: Training, objective: type[Objective]) -> None:  # noqa: ANN401
+    def check(cls, config: Any, planned: Planned) -> None:  # noqa: ANN401
         """Raise ValueError if the method cannot work with these settings; called when planning.
 
         Args:
             config: the method's own settings.
-            training: the protocol's.
-            objective: the class of the protocol's objective.
+            planned: everything else that is known before there are data.
         """
 
     def begin_task(self, task: TaskView) -> None:  # noqa: B027 - optional hook

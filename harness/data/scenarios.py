@@ -94,7 +94,12 @@ def _permutation(order: Sequence[int], num_classes: int) -> tuple[int, ...]:
 
 
 def task_sizes(distribution: str, num_classes: int, num_tasks: int, seed: int) -> tuple[int, ...]:
-    """Classes in each task; `seed` is the trial's raw seed, which "irregular" sizes depend on."""
+    """Classes in each task; `seed` is the trial's raw seed, which "irregular" sizes depend on.
+
+    "domains", which all have all classes, are not counted here (`check_domains`).
+    """
+    if distribution == "domains":
+        return (num_classes,) * num_tasks
     if num_tasks < 1:
         raise ScenarioError(f"num_tasks is {num_tasks}: there must be at least one task")
     if num_tasks > num_classes:

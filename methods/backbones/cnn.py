@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
-from methods.base import Backbone
+from methods.base import StagedBackbone
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Config:
     widths: tuple[int, ...] = (24, 48, 96, 192)
 
 
-class CNN(Backbone):
+class CNN(StagedBackbone):
     def __init__(self, config: Config, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         channels, height, width = image_shape
@@ -27,18 +27,18 @@ class CNN(Backbone):
             raise ValueError(
                 f"backbone cnn: {len(config.widths)} widths do not suit {height}x{width} images"
             )
-        layers: list[nn.Module] = []
+        self.stem = nn.Identity()
+        self.stages = nn.ModuleList()
         for i, out in enumerate(config.widths):
-            if i:
-                layers.append(nn.MaxPool2d(2))
-            layers.append(nn.Conv2d(channels, out, 3, padding=1, bias=False))
-            layers += [nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+            halving = [nn.MaxPool2d(2)] if i else []
+            convolution = nn.Conv2d(channels, out, 3, padding=1, bias=False)
+            self.stages.append(
+                nn.Sequential(*halving, convolution, nn.BatchNorm2d(out), nn.ReLU(inplace=True))
+            )
             channels = out
-        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.stage_channels = config.widths
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.feature_dim = channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
 
 
 build = CNN

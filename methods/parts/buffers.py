@@ -105,10 +105,20 @@ class Buffer:
         return {name: column[: len(self)] for name, column in self._columns.items()}
 
     def refill(self, **columns: Tensor) -> None:
-        """Hold these rows and nothing else; at most `capacity` of them."""
-        self.seen = len(next(iter(columns.values())))
+        """Hold these rows and nothing else.
+
+        Raises:
+            ValueError: if they are more than `capacity`.
+        """
+        count = len(next(iter(columns.values())))
+        if count > self.capacity:
+            raise ValueError(f"{count} rows in a buffer of {self.capacity}")
+        refilled: dict[str, Tensor] = {}
         for name, values in columns.items():
-            self._columns[name][: self.seen] = values
+            kept = self._columns.get(name)
+            refilled[name] = self._empty(values) if kept is None else kept
+            refilled[name][:count] = values
+        self.seen, self._columns = count, refilled
 
     def state_dict(self) -> dict[str, Any]:
         filled = {name: column[: len(self)].clone() for name, column in self._columns.items()}

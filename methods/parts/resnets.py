@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import cast
 
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from methods.base import Backbone
+from methods.base import StagedBackbone
 
 SMALL_IMAGE = 64
 """Up to this side in pixels the stem is one 3x3 convolution of stride 1 without max-pooling."""
 
 
-class TorchvisionResNet(Backbone):
+class TorchvisionResNet(StagedBackbone):
     """A torchvision ResNet without its classifier; 3x3 stem for images of at most 64 pixels.
 
     Args:
-        net: the network, whose `fc` and, for small images, stem are replaced.
+        net: the network, whose stem is replaced for small images.
         image_shape: (C, H, W).
     """
 
@@ -25,20 +25,20 @@ class TorchvisionResNet(Backbone):
         super().__init__()
         channels, height, width = image_shape
         self.feature_dim = net.fc.in_features
-        net.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
-        stem = net.conv1.out_channels
+        convolution, pooling = net.conv1, net.maxpool
+        stem = convolution.out_channels
         if max(height, width) <= SMALL_IMAGE:
-            net.conv1 = nn.Conv2d(channels, stem, 3, stride=1, padding=1, bias=False)
-            net.maxpool = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
-        elif channels != net.conv1.in_channels:
-            net.conv1 = nn.Conv2d(channels, stem, 7, stride=2, padding=3, bias=False)
-        self.net = net
+            convolution = nn.Conv2d(channels, stem, 3, stride=1, padding=1, bias=False)
+            pooling = nn.Identity()
+        elif channels != convolution.in_channels:
+            convolution = nn.Conv2d(channels, stem, 7, stride=2, padding=3, bias=False)
+        self.stem = nn.Sequential(convolution, net.bn1, net.relu, pooling)
+        self.stages = nn.ModuleList([net.layer1, net.layer2, net.layer3, net.layer4])
+        self.stage_channels = tuple(self.feature_dim // 2**i for i in (3, 2, 1, 0))
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
 
-
-class SlimResNet(Backbone):
+class SlimResNet(StagedBackbone):
     """Stages of basic blocks whose width doubles as the image halves, from `width` channels.
 
     The shape of GEM's reduced ResNet-18 (Lopez-Paz and Ranzato, 2017, arXiv:1706.08840), with any
@@ -56,22 +56,25 @@ class SlimResNet(Backbone):
     ) -> None:
         super().__init__()
         kernel, stride = (7, 2) if large_stem else (3, 1)
-        stem = nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False)
-        layers: list[nn.Module] = [stem, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        convolution = nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False)
+        layers: list[nn.Module] = [convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         if large_stem:
             layers.append(nn.MaxPool2d(3, stride=2, padding=1))
+        self.stem = nn.Sequential(*layers)
+        self.stage_channels = tuple(width * 2**stage for stage in range(len(blocks)))
+        self.stages = nn.ModuleList()
         before = width
-        for stage, depth in enumerate(blocks):
-            after = width * 2**stage
-            for block in range(depth):
-                stride = 2 if stage and not block else 1
-                layers.append(BasicBlock(before, after, stride, _shortcut(before, after, stride)))
-                before = after
-        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        for stage, (depth, after) in enumerate(zip(blocks, self.stage_channels, strict=True)):
+            self.stages.append(basic_stage(before, after, depth, stride=2 if stage else 1))
+            before = after
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.feature_dim = before
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+
+def basic_stage(before: int, after: int, depth: int, *, stride: int) -> nn.Sequential:
+    """`depth` basic blocks from `before` to `after` channels, the first with the stride."""
+    first = BasicBlock(before, after, stride, _shortcut(before, after, stride))
+    return nn.Sequential(first, *(BasicBlock(after, after) for _ in range(depth - 1)))
 
 
 def _shortcut(before: int, after: int, stride: int) -> nn.Module | None:

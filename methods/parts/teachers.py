@@ -90,3 +90,50 @@ class Snapshot:
         if state_dict:
             self.teacher = self._copy()
             self.teacher.load_state_dict(state_dict["teacher"])
+
+
+@final
+class FrozenNet:
+    """A whole network as it was when `take` was called last, in eval mode and without gradients.
+
+    Args:
+        net: the live network; if it grows, it must have the copy's shape before
+            `load_state_dict` (`GradientMethod.rebuild`).
+    """
+
+    kind = "teachers"
+
+    def __init__(self, net: nn.Module) -> None:
+        self._live = net
+        self.net: nn.Module | None = None
+
+    def take(self) -> nn.Module:
+        """Remember the network as it is now; the copy."""
+        self.net = copy.deepcopy(self._live).requires_grad_(requires_grad=False).eval()
+        return self.net
+
+    def __bool__(self) -> bool:
+        return self.net is not None
+
+    @torch.no_grad()
+    def __call__(self, *inputs: Tensor) -> Any:  # noqa: ANN401 - whatever the network gives
+        """What the copy says.
+
+        Raises:
+            RuntimeError: if nothing was taken yet.
+        """
+        if self.net is None:
+            raise RuntimeError("there is no teacher before the end of the first task")
+        return self.net(*inputs)
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.net is None else module_nbytes(self.net)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.net is None else {"net": self.net.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], /) -> None:
+        self.net = None
+        if state_dict:
+            self.take().load_state_dict(state_dict["net"])

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from methods.base import Batch, Context, Objective, Signal, Stateful, TaskView, Training
+from methods.base import Batch, Context, Planned, Signal, Stateful, TaskView
 from methods.learners import SelfSupervisedMethod
 from methods.parts.alignment import Alignment, require_alignable
 from methods.parts.teachers import Snapshot
@@ -33,9 +33,9 @@ class CaSSLe(SelfSupervisedMethod):
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.BOUNDARIES})
 
     @classmethod
-    def check(cls, config: Config, training: Training, objective: type[Objective]) -> None:
-        del config, training
-        require_alignable(objective)
+    def check(cls, config: Config, planned: Planned) -> None:
+        del config
+        require_alignable(planned.objective)
 
     def __init__(self, config: Config, ctx: Context) -> None:
         super().__init__(ctx)

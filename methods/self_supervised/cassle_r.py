@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from methods.base import Batch, Context, Objective, Signal, Stateful, TaskView, Training
+from methods.base import Batch, Context, Planned, Signal, Stateful, TaskView
 from methods.learners import SelfSupervisedMethod
 from methods.parts.alignment import Alignment, require_alignable
 from methods.parts.buffers import Buffer, reservoir
@@ -33,10 +33,10 @@ class CaSSLeR(SelfSupervisedMethod):
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.BOUNDARIES})
 
     @classmethod
-    def check(cls, config: Config, training: Training, objective: type[Objective]) -> None:
+    def check(cls, config: Config, planned: Planned) -> None:
         del config
-        require_replay(training)
-        require_alignable(objective)
+        require_replay(planned.training)
+        require_alignable(planned.objective)
 
     def __init__(self, config: Config, ctx: Context) -> None:
         super().__init__(ctx)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from methods.base import Batch, Context, Objective, Stateful, Training
+from methods.base import Batch, Context, Planned, Stateful
 from methods.learners import SelfSupervisedMethod
 from methods.parts.alignment import Alignment, require_alignable
 from methods.parts.teachers import Teacher
@@ -30,9 +30,9 @@ class Config:
 
 class CLAb(SelfSupervisedMethod):
     @classmethod
-    def check(cls, config: Config, training: Training, objective: type[Objective]) -> None:
-        del config, training
-        require_alignable(objective)
+    def check(cls, config: Config, planned: Planned) -> None:
+        del config
+        require_alignable(planned.objective)
 
     def __init__(self, config: Config, ctx: Context) -> None:
         super().__init__(ctx)

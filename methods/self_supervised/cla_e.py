@@ -14,7 +14,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from methods.base import Batch, Context, Objective, Stateful, Training
+from methods.base import Batch, Context, Planned, Stateful
 from methods.learners import SelfSupervisedMethod
 from methods.parts.alignment import Alignment, require_alignable
 from methods.parts.buffers import Buffer, fifo
@@ -32,10 +32,10 @@ class Config:
 
 class CLAE(SelfSupervisedMethod):
     @classmethod
-    def check(cls, config: Config, training: Training, objective: type[Objective]) -> None:
+    def check(cls, config: Config, planned: Planned) -> None:
         del config
-        require_replay(training)
-        require_alignable(objective)
+        require_replay(planned.training)
+        require_alignable(planned.objective)
 
     def __init__(self, config: Config, ctx: Context) -> None:
         super().__init__(ctx)

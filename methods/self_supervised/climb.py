@@ -34,7 +34,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from methods.base import Batch, Context, Objective, Stateful, Training
+from methods.base import Batch, Context, Planned, Stateful
 from methods.learners import SelfSupervisedMethod, evaluating
 from methods.parts.alignment import Alignment, require_alignable
 from methods.parts.centroid_memory import CentroidMemory, Rules
@@ -88,11 +88,11 @@ class Config:
 
 class CLIMB(SelfSupervisedMethod):
     @classmethod
-    def check(cls, config: Config, training: Training, objective: type[Objective]) -> None:
-        require_replay(training)
-        require_alignable(objective)
+    def check(cls, config: Config, planned: Planned) -> None:
+        require_replay(planned.training)
+        require_alignable(planned.objective)
         try:
-            config.rules().check_capacity(training.buffer_size)
+            config.rules().check_capacity(planned.training.buffer_size)
         except ValueError as error:
             raise ValueError(f"buffer_size: {error}") from None
 

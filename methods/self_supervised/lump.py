@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.base import Batch, Context, Objective, Stateful, Training
+from methods.base import Batch, Context, Planned, Stateful
 from methods.learners import SelfSupervisedMethod
 from methods.parts.buffers import Buffer, reservoir
 from methods.parts.replay import require_replay, with_replay
@@ -31,9 +31,9 @@ class Config:
 
 class LUMP(SelfSupervisedMethod):
     @classmethod
-    def check(cls, config: Config, training: Training, objective: type[Objective]) -> None:
-        del config, objective
-        require_replay(training, training.batch_size)
+    def check(cls, config: Config, planned: Planned) -> None:
+        del config
+        require_replay(planned.training, planned.training.batch_size)
 
     def __init__(self, config: Config, ctx: Context) -> None:
         super().__init__(ctx)

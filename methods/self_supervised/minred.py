@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from methods.base import Batch, Context, Objective, Stateful, Training
+from methods.base import Batch, Context, Planned, Stateful
 from methods.learners import SelfSupervisedMethod, evaluating
 from methods.parts.min_redundancy import MinRedBuffer
 
@@ -29,8 +29,9 @@ class Config:
 
 class MinRed(SelfSupervisedMethod):
     @classmethod
-    def check(cls, config: Config, training: Training, objective: type[Objective]) -> None:
-        del config, objective
+    def check(cls, config: Config, planned: Planned) -> None:
+        del config
+        training = planned.training
         if training.replay_batch < 2:
             raise ValueError("replay_batch: it trains on replayed images alone, and 1 is too few")
         if training.buffer_size < training.replay_batch:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.base import Batch, Context, Objective, Stateful, Training
+from methods.base import Batch, Context, Planned, Stateful
 from methods.learners import SelfSupervisedMethod
 from methods.objectives import simclr
 from methods.parts.buffers import Buffer, reservoir
@@ -64,10 +64,10 @@ class SecondHead(nn.Module):
 
 class OsirisR(SelfSupervisedMethod):
     @classmethod
-    def check(cls, config: Config, training: Training, objective: type[Objective]) -> None:
+    def check(cls, config: Config, planned: Planned) -> None:
         del config
-        require_replay(training)
-        require_contrastive(objective)
+        require_replay(planned.training)
+        require_contrastive(planned.objective)
 
     def __init__(self, config: Config, ctx: Context) -> None:
         first = simclr.Config(config.temperature, config.projection_dim)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from methods.base import Batch, Context, Objective, Stateful, Training
+from methods.base import Batch, Context, Planned, Stateful
 from methods.learners import SelfSupervisedMethod
 from methods.parts.buffers import Buffer, fifo, reservoir
 from methods.parts.replay import require_replay, with_replay
@@ -26,9 +26,9 @@ class Config:
 
 class Replay(SelfSupervisedMethod):
     @classmethod
-    def check(cls, config: Config, training: Training, objective: type[Objective]) -> None:
-        del config, objective
-        require_replay(training)
+    def check(cls, config: Config, planned: Planned) -> None:
+        del config
+        require_replay(planned.training)
 
     def __init__(self, config: Config, ctx: Context) -> None:
         super().__init__(ctx)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.base import Backbone, Batch, Context, Embeddings, Objective, Stateful, Training
+from methods.base import Backbone, Batch, Context, Embeddings, Objective, Planned, Stateful
 from methods.learners import SelfSupervisedMethod
 from methods.parts.buffers import Buffer, reservoir
 from methods.parts.part_and_select import part_and_select
@@ -97,9 +97,9 @@ class ScaleLoss(Objective):
 
 class SCALE(SelfSupervisedMethod):
     @classmethod
-    def check(cls, config: Config, training: Training, objective: type[Objective]) -> None:
-        del config, training
-        require_contrastive(objective)
+    def check(cls, config: Config, planned: Planned) -> None:
+        del config
+        require_contrastive(planned.objective)
 
     def __init__(self, config: Config, ctx: Context) -> None:
         super().__init__(ctx, partial(ScaleLoss, config))

@@ -222,13 +222,40 @@ def test_a_slim_resnet18_has_the_known_size(width, count):
 
 def test_a_slim_resnet_halves_the_image_at_every_stage_but_the_first():
     net = build("resnet_small", (3, 32, 32), width=4, blocks=[2, 1, 1])
-    stages = [m for m in net.layers if hasattr(m, "downsample")]
-    sides, x = [], torch.randn(1, 3, 32, 32)
-    for layer in net.layers:
-        x = layer(x)
-        if layer in stages:
-            sides.append((x.shape[1], x.shape[-1]))
-    assert sides == [(4, 32), (4, 32), (8, 16), (16, 8)]
+    assert shapes_between_stages(net, 32) == [(4, 32), (8, 16), (16, 8)]
+    assert [len(stage) for stage in net.stages] == [2, 1, 1]
+
+
+def shapes_between_stages(net, side):
+    """Channels and side of the map behind each stage, checked against what the net declares."""
+    x, found = net.stem(torch.randn(2, 3, side, side)), []
+    for stage in net.stages:
+        x = stage(x)
+        found.append((x.shape[1], x.shape[-1]))
+    assert tuple(channels for channels, _ in found) == net.stage_channels
+    assert net.pool(x).shape == (2, net.feature_dim)
+    return found
+
+
+@pytest.mark.parametrize("name", ["mammoth_resnet18", "resnet18", "wide_resnet18", "resnet50"])
+def test_a_resnet_keeps_a_small_image_and_halves_it_in_three_of_four_stages(name):
+    for side in (32, 64):
+        sides = [size for _, size in shapes_between_stages(build(name, (3, side, side)), side)]
+        assert sides == [side, side // 2, side // 4, side // 8]
+
+
+# EDD's appendix gives Mammoth's network; GEM's reduced one has 20 channels.
+@pytest.mark.parametrize(
+    ("width", "count"), [(64, 11_168_832), (20, 1_093_140), (16, 700_176), (32, 2_795_040)]
+)
+def test_mammoth_s_resnet18_has_the_published_number_of_parameters(width, count):
+    net = build("mammoth_resnet18", (3, 32, 32), width=width)
+    assert parameters(net) == count
+    assert net.feature_dim == 8 * width
+    heads = {10: 11_173_962, 100: 11_220_132, 200: 11_271_432}
+    if width == 64:
+        for classes, total in heads.items():
+            assert count + parameters(nn.Linear(net.feature_dim, classes)) == total
 
 
 def test_an_mlp_has_the_layers_it_is_told():

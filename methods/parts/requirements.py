@@ -1,0 +1,32 @@
+"""What a method asks of the settings around it, refused when planning with one clear sentence."""
+
+from __future__ import annotations
+
+from methods.base import Planned, StagedBackbone
+
+
+def require_room(planned: Planned, places: int, what: str) -> None:
+    """Refuse a buffer with less than an image for each of `places` things, `what` in the plural.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    size = planned.training.buffer_size
+    if size < places:
+        raise ValueError(
+            f"buffer_size must hold an image of each of the {places} {what}, but it is {size}"
+        )
+
+
+def require_stages(planned: Planned, count: int) -> None:
+    """Refuse a backbone without at least `count` stages between which there are feature maps.
+
+    Raises:
+        ValueError: saying which backbones have them.
+    """
+    net = planned.backbone
+    if not isinstance(net, StagedBackbone) or len(net.stages) < count:
+        raise ValueError(
+            f"backbone: it works on feature maps and needs {count} stages or more, as a cnn or a "
+            "resnet has"
+        )
