@@ -13,6 +13,10 @@ from analysis.aggregate import base_metric
 from analysis.metrics import METRICS
 
 ABSENT: Final = "-"
+
+TRAINING_FAILED: Final = "training failed"
+"""In the place of a number where trials diverged and none is left (EDD's sensitivity tables)."""
+
 BEST: Final = 1
 SECOND: Final = 2
 
@@ -60,9 +64,9 @@ class Cell:
     rank: int = 0
 
     def value(self, sign: str = "±") -> str:
-        """`34.56 ± 0.78`; a dash where there is no number."""
+        """`34.56 ± 0.78`; a dash where there is no number, or what became of the trials."""
         if not self.n:
-            return ABSENT
+            return TRAINING_FAILED if self.diverged else ABSENT
         return f"{_fixed(self.mean)} {sign} {_fixed(self.std)}"
 
     def note(self) -> str:

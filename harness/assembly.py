@@ -20,7 +20,7 @@ from harness.data.stream import Tally, TaskBatches, training_rows
 from harness.measure import Evaluator
 from harness.seeds import Randomness, generator
 from harness.spec import ProtocolSettings, TrialSpec
-from methods.base import Batches, Context, Method, Signal
+from methods.base import Context, Method, Signal
 
 
 def task_stream(
@@ -31,7 +31,7 @@ def task_stream(
     reveal: frozenset[Signal],
     seed: int,
     tally: Tally,
-) -> Batches:
+) -> TaskBatches | ShuffledBatches:
     """The batches of one task, in an order that depends on the seed and the task alone.
 
     With Signal.IID they are one of equal parts of a shuffle of all tasks: as many batches in all as

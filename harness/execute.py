@@ -62,6 +62,7 @@ def _run(trial: Trial, setup: Setup, store: Store, notify: Callable[[Progress], 
     device = device_for(trial.resources)
     with reproducible(trial.resources.threads) as flags:
         run = TrialRun(trial, setup.data_root, device)
+        run.records = store.records(trial.trial_id)
         rows = run.run(store.checkpoints(trial.trial_id), notify, started=now())
     times = {
         "started": run.position.started,

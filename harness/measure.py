@@ -35,10 +35,15 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What the trial has spent so far; seconds of wall time, bytes at the peak."""
+    """What the trial has spent so far; seconds of wall time, bytes at the peak.
+
+    `epoch_seconds` is the mean over the epochs of the last task learned but its first, in which
+    caches are still cold; over that one if there is no other; None if there were no epochs.
+    """
 
     train_seconds: float
     eval_seconds: float
+    epoch_seconds: float | None
     peak_memory_bytes: int
 
 
@@ -75,7 +80,7 @@ class Checkpoint:
 
     def labels(self, part: Part) -> Tensor:
         """Labels of one part's images, ordered by task; int64 (N,)."""
-        return self._data(part).y[self._rows(part)]
+        return self._data(part).y[self.rows(part)]
 
     def task(self, part: Part) -> Tensor:
         """The task of each of them; int64 (N,)."""
@@ -86,7 +91,7 @@ class Checkpoint:
     def batches(self, part: Part) -> Iterator[Tensor]:
         """The images of one part in the same order, uint8 (B, C, H, W) a batch."""
         data = self._data(part).x
-        for rows in self._rows(part).split(EVAL_BATCH):
+        for rows in self.rows(part).split(EVAL_BATCH):
             yield data[rows]
 
     @cached_property
@@ -103,7 +108,8 @@ class Checkpoint:
     def _data(self, part: Part) -> Split:
         return self.scenario.dataset.test if part == "test" else self.scenario.dataset.train
 
-    def _rows(self, part: Part) -> Tensor:
+    def rows(self, part: Part) -> Tensor:
+        """Row numbers of one part's images in the data set, ordered by task; int64 (N,)."""
         rows = torch.cat([getattr(task, part) for task in self.scenario.tasks])
         return rows.to(self._data(part).x.device)
 
@@ -126,6 +132,31 @@ class Evaluator(abc.ABC):
 
     @abc.abstractmethod
     def evaluate(self, checkpoint: Checkpoint) -> Iterable[Measurement]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClassMasks:
+    """Which outputs compete for each measured image, bool.
+
+    `own` (N, C): those of its task; `seen` (1, C): of all tasks learned, none before training.
+    """
+
+    own: Tensor
+    seen: Tensor
+
+
+def class_masks(checkpoint: Checkpoint) -> ClassMasks:
+    """Task-incremental and class-incremental competition among the outputs of a classifier."""
+    logits, tasks = checkpoint.logits, checkpoint.scenario.tasks
+    labels = torch.arange(logits.shape[1])
+    of_task = torch.stack([_within(labels, task.classes) for task in tasks]).to(logits.device)
+    seen = _within(labels, checkpoint.scenario.seen_classes(checkpoint.after_task))
+    return ClassMasks(of_task[checkpoint.task(checkpoint.split)], seen[None].to(logits.device))
+
+
+def _within(labels: Tensor, classes: range) -> Tensor:
+    """Which of the labels (C,) are among consecutive classes; bool (C,)."""
+    return (labels >= classes.start) & (labels < classes.stop)
 
 
 def accuracy_by_task(hits: Tensor, task: Tensor, num_tasks: int) -> list[tuple[float, int]]:

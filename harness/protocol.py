@@ -158,6 +158,8 @@ def unsuitable(spec: TrialSpec) -> str | None:
     for use in spec.protocol["evaluators"]:
         if _evaluator_class(use["name"]).needs_predictions and not method.predicts:
             return f"{spec.method.name} has no classifier, which evaluator {use['name']} needs"
+    if "predictions" in spec.protocol["records"] and not method.predicts:
+        return f"{spec.method.name} has no classifier, which records of predictions need"
     return None
 
 

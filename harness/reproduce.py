@@ -19,7 +19,9 @@ from harness.spec import Resources, Trial, TrialSpec
 from harness.store import Store
 from harness.trial import Progress, TrialRun
 
-UNREPEATABLE: Final = frozenset({"train_seconds", "eval_seconds", "peak_memory_bytes"})
+UNREPEATABLE: Final = frozenset(
+    {"train_seconds", "eval_seconds", "epoch_seconds", "peak_memory_bytes"}
+)
 """Metrics that measure the machine and not the method."""
 
 _KEY: Final = ("after_task", "on_task", "evaluator", "metric", "condition", "split")

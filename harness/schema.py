@@ -6,6 +6,7 @@ A store is a folder::
     suites/<name>.json                 which trials a suite wants, with their labels
     failures/<trial_id>.json           the last failure of a trial that is not stored
     checkpoints/<trial_id>/            what an unfinished trial needs to go on
+    records/<trial_id>/<kind>/         numbers of every image, if the protocol asks for them
 
 Each Parquet file carries its provenance in the key-value metadata: `SCHEMA_KEY` the version of
 this table, `GROUP_KEY` the digest of the trial's settings without its seed, `PRIMARY_KEY` the
@@ -26,6 +27,7 @@ TRIALS: Final = "trials"
 SUITES: Final = "suites"
 FAILURES: Final = "failures"
 CHECKPOINTS: Final = "checkpoints"
+RECORDS: Final = "records"
 
 SCHEMA_KEY: Final = b"engram.schema"
 GROUP_KEY: Final = b"engram.group"

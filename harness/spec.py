@@ -41,6 +41,8 @@ class ProtocolSettings(Training):
             left out. Changes no number.
         split: which images are measured, "test" or "validation".
         evaluators: names, or mappings of a name, `when` (each, last) and the evaluator's settings.
+        records: what is stored of every measured image after each task, "features" and
+            "predictions" (`harness.records`).
         primary: the evaluator whose accuracy CA and FA use; changes no number.
         class_order: "seeded", "natural", "pycil1993" or a list of class ids.
     """
@@ -53,6 +55,7 @@ class ProtocolSettings(Training):
     hides: tuple[Signal, ...] = ()
     split: Literal["test", "validation"] = "test"
     evaluators: tuple[str | dict[str, Any], ...] = ("classifier", "cost")
+    records: tuple[Literal["features", "predictions"], ...] = ()
     primary: str = "classifier"
     class_order: Literal["seeded", "natural", "pycil1993"] | tuple[int, ...] = "natural"
 

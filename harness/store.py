@@ -171,6 +171,10 @@ class Store:
     def checkpoints(self, trial_id: str) -> CheckpointFolder:
         return CheckpointFolder(self.root / schema.CHECKPOINTS / trial_id)
 
+    def records(self, trial_id: str) -> Path:
+        """The folder of a trial's records of every image (`harness.records`)."""
+        return self.root / schema.RECORDS / trial_id
+
     def fail(self, failure: Failure) -> None:
         """Note why a trial failed, in place of an earlier note."""
         self._replace(schema.FAILURES, failure.trial_id, failure.to_json())

@@ -6,11 +6,12 @@ whatever happens costs at most one task, and the numbers come out the same, bit 
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -20,10 +21,11 @@ from harness.assembly import build_evaluators, build_method, build_scenario, tas
 from harness.checkpoint import CheckpointFolder
 from harness.config import settings
 from harness.data.scenarios import Task
-from harness.data.stream import RevealedTask, Tally
+from harness.data.stream import RevealedTask, Tally, TaskBatches
 from harness.device import peak_memory_bytes, reset_peak_memory, synchronize
 from harness.errors import UserError
 from harness.measure import Checkpoint, Cost, Evaluator, Measurement
+from harness.records import write_records
 from harness.schema import BEFORE_TRAINING, Row
 from harness.seeds import Randomness
 from harness.spec import ProtocolSettings, Trial
@@ -63,7 +65,12 @@ class _Position:
 
 @final
 class TrialRun:
-    """One trial on one device: build it, then `run` it from the start or its last checkpoint."""
+    """One trial on one device: build it, then `run` it from the start or its last checkpoint.
+
+    Attributes:
+        records: the folder for the records of every image that the protocol asks for; None: they
+            are not kept.
+    """
 
     def __init__(self, trial: Trial, data_root: Path, device: torch.device) -> None:
         self.trial = trial
@@ -75,6 +82,8 @@ class TrialRun:
         self.method = build_method(trial.spec, self.settings, self.scenario, self.random, device)
         self.evaluators = build_evaluators(self.settings)
         self.position = _Position()
+        self.records: Path | None = None
+        self._epochs: list[float] = []
 
     def run(
         self, folder: CheckpointFolder, notify: Callable[[Progress], None], *, started: str
@@ -104,6 +113,7 @@ class TrialRun:
 
     def _learn(self, task: Task) -> None:
         self.random.start_task(task.position)
+        self._epochs = []
         view = RevealedTask(self.scenario, task, self.method.needs, self.position.tally)
         started = time.perf_counter()
         announced = Signal.BOUNDARIES in self.method.needs
@@ -116,7 +126,7 @@ class TrialRun:
         self.position.train_seconds += time.perf_counter() - started
 
     def _batches(self, task: Task) -> Batches:
-        return task_stream(
+        stream = task_stream(
             self.scenario,
             task,
             self.settings,
@@ -124,6 +134,18 @@ class TrialRun:
             seed=self.trial.spec.seed,
             tally=self.position.tally,
         )
+        # A shuffle of all tasks has no epochs.
+        return replace(stream, on_epoch=self._lap) if isinstance(stream, TaskBatches) else stream
+
+    def _lap(self) -> None:
+        synchronize(self.device)
+        self._epochs.append(time.perf_counter())
+
+    def _epoch_seconds(self) -> float | None:
+        """Mean seconds of the last task's epochs, without the first if there are more."""
+        laps = [after - before for before, after in itertools.pairwise(self._epochs)]
+        laps = laps[1:] or laps
+        return math.fsum(laps) / len(laps) if laps else None
 
     def _measure(self, after_task: int) -> None:
         if not self.method.measurable:
@@ -132,7 +154,12 @@ class TrialRun:
 
         def cost() -> Cost:
             seconds = self.position.eval_seconds + time.perf_counter() - started
-            return Cost(self.position.train_seconds, seconds, peak_memory_bytes(self.device))
+            return Cost(
+                self.position.train_seconds,
+                seconds,
+                self._epoch_seconds(),
+                peak_memory_bytes(self.device),
+            )
 
         checkpoint = Checkpoint(
             self.method,
@@ -146,6 +173,9 @@ class TrialRun:
             if self._due(evaluator, when, after_task):
                 found = evaluator.evaluate(checkpoint)
                 self.position.measured += [self._entry(after_task, name, one) for one in found]
+        if self.records is not None and after_task != BEFORE_TRAINING:
+            for kind in self.settings.records:
+                write_records(kind, checkpoint, self.records)
         self.position.eval_seconds += time.perf_counter() - started
 
     def _due(self, evaluator: Evaluator, when: str, after_task: int) -> bool:

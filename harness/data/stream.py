@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -21,11 +21,16 @@ class Tally:
     samples: int = 0
 
 
+def _ignore() -> None:
+    """Nobody watches the epochs."""
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class TaskBatches:
     """Shuffled batches over `rows` of `split`, `epochs` times; images stay uint8 on their device.
 
+    `on_epoch` is called when an epoch begins and when the last one has been learned.
     With `drop_last` an incomplete last batch is left out, unless it is all there is. Without it a
     single last image joins the batch before it: batch normalisation cannot train on one image.
     """
@@ -39,6 +44,7 @@ class TaskBatches:
     position: int
     rng: torch.Generator
     tally: Tally
+    on_epoch: Callable[[], None] = _ignore
 
     def __len__(self) -> int:
         return self.epochs * self._per_epoch()
@@ -50,6 +56,7 @@ class TaskBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         for _ in range(self.epochs):
+            self.on_epoch()
             order = self.rows[torch.randperm(len(self.rows), generator=self.rng)]
             order = order.to(self.split.x.device)
             count = self._per_epoch()
@@ -59,6 +66,7 @@ class TaskBatches:
             for rows in order[: last + self.size + joined].tensor_split(stops):
                 self.tally.samples += len(rows)
                 yield revealed(self.split, rows, self.reveal, self.position)
+        self.on_epoch()
 
 
 def revealed(split: Split, rows: Tensor, reveal: frozenset[Signal], position: int) -> Batch:

@@ -11,10 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from harness.measure import Checkpoint, Evaluator, Measurement, accuracy_by_task
+from harness.measure import (
+    Checkpoint,
+    Evaluator,
+    Measurement,
+    accuracy_by_task,
+    class_masks,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +33,13 @@ class Classifier(Evaluator):
 
     def evaluate(self, checkpoint: Checkpoint) -> Iterator[Measurement]:
         """`accuracy` of the tasks seen, `accuracy_task_il` of every task, seen or not."""
-        logits, tasks = checkpoint.logits, checkpoint.scenario.tasks
-        labels = torch.arange(logits.shape[1])
-        of_task = torch.stack([_within(labels, task.classes) for task in tasks]).to(logits.device)
-        own = of_task[checkpoint.task(checkpoint.split)]
-        for task, (value, n) in enumerate(_accuracies(logits, own, checkpoint)):
+        logits, masks = checkpoint.logits, class_masks(checkpoint)
+        for task, (value, n) in enumerate(_accuracies(logits, masks.own, checkpoint)):
             yield Measurement(task, "accuracy_task_il", value, n)
-        seen = _within(labels, checkpoint.scenario.seen_classes(checkpoint.after_task))
-        seen = seen.to(logits.device).expand_as(logits)
-        class_il = _accuracies(logits, seen, checkpoint)
+        class_il = _accuracies(logits, masks.seen, checkpoint)
         for task in range(checkpoint.after_task + 1):
             value, n = class_il[task]
             yield Measurement(task, "accuracy", value, n)
-
-
-def _within(labels: Tensor, classes: range) -> Tensor:
-    """Which of the labels (C,) are among consecutive classes; bool (C,)."""
-    return (labels >= classes.start) & (labels < classes.stop)
 
 
 def _accuracies(logits: Tensor, allowed: Tensor, checkpoint: Checkpoint) -> list[tuple[float, int]]:

@@ -1,4 +1,8 @@
-"""What a method costs: bytes it holds, parameters, seconds, peak memory.
+"""What a method costs: bytes it holds, parameters, seconds, seconds an epoch, peak memory.
+
+`train_seconds` and `eval_seconds` add up over the tasks, `train_seconds` with all that a method
+does at the begin and end of a task; `epoch_seconds` is the time of one epoch of the task's stream
+(EDD, 2025, arXiv:2511.09871, compares methods by that), without its first epoch.
 
 `peak_memory_bytes` is the device's peak allocation during the trial on a GPU, and the process's
 peak resident size on a CPU, where a process that ran larger trials before keeps their peak.
@@ -31,6 +35,8 @@ class CostEvaluator(Evaluator):
         cost = checkpoint.cost()
         yield Measurement(ALL_TASKS, "train_seconds", cost.train_seconds, 0)
         yield Measurement(ALL_TASKS, "eval_seconds", cost.eval_seconds, 0)
+        if cost.epoch_seconds is not None:
+            yield Measurement(ALL_TASKS, "epoch_seconds", cost.epoch_seconds, 0)
         yield Measurement(ALL_TASKS, "peak_memory_bytes", float(cost.peak_memory_bytes), 0)
 
 

@@ -135,7 +135,7 @@ def test_evaluation_changes_neither_the_features_nor_the_method(name):
     before = copy.deepcopy(run.method.state_dict())
     features = run.method.embed(x)
     at = Checkpoint(
-        run.method, run.scenario, 0, split="test", seed=0, cost=lambda: Cost(0.0, 0.0, 0)
+        run.method, run.scenario, 0, split="test", seed=0, cost=lambda: Cost(0.0, 0.0, None, 0)
     )
     assert list(part("evaluator", {"name": "probe_ridge"}).evaluate(at))
     assert torch.equal(run.method.embed(x), features)

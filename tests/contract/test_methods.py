@@ -144,7 +144,7 @@ def test_evaluation_changes_neither_the_method_nor_its_random_streams(name):
         tiny.NUM_TASKS - 1,
         split="test",
         seed=0,
-        cost=lambda: Cost(0.0, 0.0, 0),
+        cost=lambda: Cost(0.0, 0.0, None, 0),
     )
     for evaluator in evaluators_for(name):
         component = plugins.component("evaluator", evaluator, {}, where="tests")

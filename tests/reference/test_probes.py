@@ -88,7 +88,7 @@ def features(tasks, *, noise, seed=0):
 
 def checkpoint(method, tasks, *, after_task=TASKS - 1, split="test", seed=0):
     def cost():
-        return Cost(1.0, 2.0, 3)
+        return Cost(1.0, 2.0, 0.5, 3)
 
     return Checkpoint(method, tasks, after_task, split=split, seed=seed, cost=cost)
 

@@ -42,6 +42,7 @@ CHANGES = {  # another valid value of every protocol setting that can change a n
     "split": "validation",
     "evaluators": [{"name": "classifier", "when": "last"}, "cost"],
     "class_order": "pycil1993",
+    "records": ["features"],  # a trial stored without them has to run again
 }
 BASE = {"validation": 0.1}
 

@@ -76,7 +76,7 @@ def test_one_seed_has_no_deviation(tmp_path):
         ([0.5, 0.6, None], "55.00 ± 7.07 (2 of 3, 1 missing)"),
         ([0.5, "user", "lost"], "50.00 ± - (1 of 3, 2 failed)"),
         ([0.5, "user", None], "50.00 ± - (1 of 3, 1 failed, 1 missing)"),
-        (["diverged", "diverged", "diverged"], "- (0 of 3, 3 diverged)"),
+        (["diverged", "diverged", "diverged"], "training failed (0 of 3, 3 diverged)"),
         ([None, None, None], "- (0 of 3, 3 missing)"),
     ],
 )

@@ -401,8 +401,29 @@ def test_cost_rows_tell_memory_by_kind_and_parameters(trials, setup, store):
     assert last["method_memory_bytes", None] == images
     assert last["method_memory_bytes", "exemplars"] == images
     assert last["parameters", None] == 64 * 16 + 16 + 16 * 10 + 10
-    for metric in ("train_seconds", "eval_seconds", "peak_memory_bytes"):
+    for metric in ("train_seconds", "eval_seconds", "epoch_seconds", "peak_memory_bytes"):
         assert last[metric, None] > 0
+
+
+def test_the_seconds_of_an_epoch_leave_out_the_first_and_what_comes_after_the_last(trials, setup):
+    (trial,) = trials("epochs=4")
+    run = TrialRun(trial, setup.data_root, torch.device("cpu"))
+    assert run._epoch_seconds() is None
+    batches = iter(run._batches(run.scenario.tasks[0]))
+    for batch in batches:
+        run.method.observe(batch)
+    starts = run._epochs
+    assert len(starts) == 5  # and the end of the last
+    assert starts == sorted(starts)
+    assert run._epoch_seconds() == pytest.approx((starts[4] - starts[1]) / 3)
+
+
+def test_an_upper_reference_on_a_shuffle_of_all_tasks_has_no_epochs_to_time(trials, setup):
+    changes = ("methods=[iid]", "protocol=online_ssl", "evaluators=[cost]", "primary=cost")
+    (trial,) = trials(*changes, "backbone=mlp")
+    run = TrialRun(trial, setup.data_root, torch.device("cpu"))
+    run._learn(run.scenario.tasks[0])
+    assert run._epoch_seconds() is None
 
 
 def rates(training, tasks=2, batches=4):

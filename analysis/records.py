@@ -1,0 +1,51 @@
+"""Records of every image that a trial stored: features and predictions, after each task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.trial_files import StoreError
+from harness.schema import RECORDS
+
+FEATURES: Final = "features"
+PREDICTIONS: Final = "predictions"
+
+
+def records(root: Path, trial_id: str, kind: str) -> pd.DataFrame:
+    """All records of one kind, a row an image and task (`harness.records`), without the features.
+
+    Raises:
+        StoreError: if the trial has stored none.
+    """
+    table = _read(root, trial_id, kind)
+    return table.drop_columns(
+        [name for name in (FEATURES,) if name in table.column_names]
+    ).to_pandas()
+
+
+def features(root: Path, trial_id: str) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
+    """The records of features, and the features themselves, (N, D), row by row.
+
+    Raises:
+        StoreError: if the trial has stored none.
+    """
+    table = _read(root, trial_id, FEATURES)
+    column: Any = table.column(FEATURES).combine_chunks()
+    vectors = column.flatten().to_numpy().reshape(len(table), -1)
+    return table.drop_columns([FEATURES]).to_pandas(), vectors
+
+
+def _read(root: Path, trial_id: str, kind: str) -> pa.Table:
+    folder = root / RECORDS / trial_id / kind
+    # Half-written files begin with a dot.
+    files = sorted(folder.glob("after_task_*.parquet"))
+    if not files:
+        raise StoreError(f"{folder}: no records of {kind}; a suite asks for them by `records`")
+    return pa.concat_tables([pq.read_table(path) for path in files])
