@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -242,7 +243,21 @@ def _plan(
         if state != "diverged":
             raise unknown("state", state, ["diverged"], where="--retry")
     request = Request(suite, results, assignments or [], only or [], frozenset(retry or []))
-    return make_plan(request)
+    made = make_plan(request)
+    _check_metrics(made.suite.metrics, where=f"{suite}: metrics")
+    return made
+
+
+def _check_metrics(names: Sequence[str], *, where: str) -> None:
+    from analysis.aggregate import definition
+    from analysis.costs import COSTS
+    from analysis.metrics import METRICS
+
+    for name in names:
+        try:
+            definition(name)
+        except ValueError:
+            raise unknown("metric", name, [*METRICS, *COSTS], where=where) from None
 
 
 def _print_tables(results: Path, suite: str | None = None) -> None:

@@ -8,10 +8,12 @@ settings without the seed; where two groups would share a cell, their labels say
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import pandas as pd
 
+from analysis.costs import COSTS, final_costs
 from analysis.load import DIVERGED, DONE, FAILED, MISSING, Results
 from analysis.metrics import METRICS
 from analysis.summary import ACCURACY, TASK_IL, summarise
@@ -25,19 +27,44 @@ _TASK_IL_SUFFIX: Final = "_task_il"
 _CELL_OF_GROUP: Final = [*CELL, "method", "group", "primary", "reference"]
 
 
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A column's definition, the factor from stored to shown, and which way is better, if any."""
+
+    formula: str
+    scale: float
+    higher_is_better: bool | None
+
+
+def definition(name: str) -> Definition:
+    """What a column of this name shows: a metric, `<metric>_task_il`, or a cost.
+
+    Raises:
+        ValueError: if there is no such metric.
+    """
+    if name in COSTS:
+        return Definition(COSTS[name].formula, COSTS[name].scale, None)
+    metric = METRICS[base_metric(name)]
+    return Definition(metric.formula, 100.0, metric.higher_is_better)
+
+
 def base_metric(name: str) -> str:
     """`FA` for `FA` and for `FA_task_il`, the same number with the task known at test time."""
     base = name.removesuffix(_TASK_IL_SUFFIX)
     if base not in METRICS:
-        raise ValueError(f"unknown metric '{name}'; there are {', '.join(METRICS)}")
+        raise ValueError(f"unknown metric '{name}'; there are {', '.join([*METRICS, *COSTS])}")
     return base
 
 
 def scored(results: Results, metrics: Sequence[str]) -> pd.DataFrame:
-    """The wanted trials with distinct labels and these metrics (fractions; NaN if not done)."""
+    """The wanted trials with distinct labels and these metrics (as stored; NaN if not done)."""
     trials = results.trials.assign(label=distinct_labels(results.trials))
-    kinds = {name: ACCURACY if base_metric(name) == name else TASK_IL for name in metrics}
+    costs = [name for name in metrics if name in COSTS]
+    plain = [name for name in metrics if name not in COSTS]
+    kinds = {name: ACCURACY if base_metric(name) == name else TASK_IL for name in plain}
     trials[list(metrics)] = float("nan")
+    for name, found in final_costs(results.rows, costs).items():
+        trials[str(name)] = trials["trial_id"].map(found.to_dict()).astype(float)
     # The suite's word on the primary evaluator counts; a trial may be stored under another.
     for primary in trials["primary"].unique():
         chosen = trials["primary"] == primary
@@ -56,8 +83,8 @@ def cells(results: Results, metrics: Sequence[str] = ("CA", "FA")) -> pd.DataFra
     """One row a cell and metric, in the suites' order.
 
     Columns: `CELL`, `method`, `group`, `primary`, `reference`, `metric`; `mean` and `std` (sample
-    standard deviation) as fractions over the `n` trials where the metric is defined; and of the
-    `wanted` trials how many are `done`, `diverged`, `failed`, `missing`.
+    standard deviation) as stored, accuracies as fractions, over the `n` trials where the metric is
+    defined; and of the `wanted` trials how many are `done`, `diverged`, `failed`, `missing`.
     """
     trials = scored(results, metrics)
     grouped = trials.groupby(_CELL_OF_GROUP, sort=False, dropna=False)

@@ -9,8 +9,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from analysis.aggregate import base_metric
-from analysis.metrics import METRICS
+from analysis.aggregate import definition
 
 ABSENT: Final = "-"
 
@@ -45,7 +44,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Mean and sample standard deviation in percent over `n` seeds, and the seeds without a number.
+    """Mean and sample standard deviation as shown over `n` seeds, and the seeds without a number.
 
     `rank` is BEST, SECOND or 0; `usual_n` is the n that most cells of the table have.
     """
@@ -141,9 +140,10 @@ def _ordered(settings: Iterable[Setting]) -> list[Setting]:
 
 
 def _cell(line: dict[Any, Any], usual: int) -> Cell:
+    scale = definition(str(line["metric"])).scale
     return Cell(
-        mean=100 * float(line["mean"]),
-        std=100 * float(line["std"]),
+        mean=scale * float(line["mean"]),
+        std=scale * float(line["std"]),
         n=int(line["n"]),
         wanted=int(line["wanted"]),
         done=int(line["done"]),
@@ -160,13 +160,13 @@ def _ranks(table: Grid, column: Column) -> dict[tuple[str, Column], int]:
     """Best and second of a column at the printed precision; none if cells rest on unequal n."""
     found = table.column(column)
     numbers = {cell.n for cell in found if cell.n}
-    better = METRICS[base_metric(column.metric)].higher_is_better
+    better = definition(column.metric).higher_is_better
     scores = {
         (label, column): round(cell.mean, DIGITS)
         for label in table.labels
         if (cell := table.cells.get((label, column))) is not None and cell.n and not cell.reference
     }
-    if len(numbers) != 1 or len(scores) < 2:
+    if better is None or len(numbers) != 1 or len(scores) < 2:
         return {}
     order = sorted(set(scores.values()), reverse=better)
     places = {value: rank for rank, value in zip((BEST, SECOND), order, strict=False)}

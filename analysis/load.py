@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +34,14 @@ class Results:
 
     `rows`: one measured number a row, as `load` gives; `trials`: one wanted trial a row, as
     `trials` gives; `provenance`: one stored trial an entry; `unwanted`: trials that are stored but
-    that no suite wants any more.
+    that no suite wants any more; `metrics`: the columns that a suite asks its tables to have.
     """
 
     rows: pd.DataFrame
     trials: pd.DataFrame
     provenance: list[Provenance]
     unwanted: int
+    metrics: Mapping[str, Sequence[str]]
 
 
 def read(root: Path) -> Results:
@@ -49,7 +50,7 @@ def read(root: Path) -> Results:
     rows = table.to_pandas(split_blocks=True, self_destruct=True)
     known = _trials(root, rows)
     unwanted = {line.trial_id for line in provenance} - set(known["trial_id"])
-    return Results(rows, known, provenance, len(unwanted))
+    return Results(rows, known, provenance, len(unwanted), _metrics(root))
 
 
 def load(root: Path) -> pd.DataFrame:
@@ -121,6 +122,12 @@ def _suite(path: Path) -> tuple[str, list[dict[str, Any]]]:
         known = {key: line[key] for key in (*IDENTITY, "settings")}
         lines.append({"suite": name, "reference": bool(line.get("reference")), **known})
     return name, lines
+
+
+def _metrics(root: Path) -> dict[str, list[str]]:
+    """What each suite asks its tables to show, if it does."""
+    found = [_json(path) for path in _json_files(root / SUITES)]
+    return {str(one["suite"]): list(one["metrics"]) for one in found if one.get("metrics")}
 
 
 def _unlisted(

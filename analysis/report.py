@@ -26,7 +26,6 @@ from analysis.grid import BEST, SECOND, Grid
 from analysis.load import DIVERGED, FAILED, Provenance, Results, StoreError, read
 from analysis.metrics import METRICS
 from analysis.tables import (
-    DEFAULT_METRICS,
     ResultTable,
     caption,
     csv,
@@ -37,6 +36,9 @@ from analysis.tables import (
 
 MORE_METRICS: Final = ("forgetting", "BWT", "learning_accuracy")
 """What the second table of each protocol shows."""
+
+COST_METRICS: Final = ("held_MB", "parameters_M", "train_s", "epoch_s")
+"""What the third shows."""
 
 _FAILURES_SHOWN: Final = 50
 _TEMPLATE: Final = "report.html.j2"
@@ -96,8 +98,9 @@ def write_report(root: Path, out: Path) -> Path:
     for folder in ("tables", "figures"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     tables = [
-        *((table, "") for table in result_tables(results, DEFAULT_METRICS)),
+        *((table, "") for table in result_tables(results)),
         *((table, "more") for table in result_tables(results, MORE_METRICS)),
+        *((table, "cost") for table in result_tables(results, COST_METRICS)),
     ]
     shown = [(table, _write_table(table, part, out)) for table, part in tables]
     drawn = [(panel, _write_figures(panel, out)) for panel in panels(results)]

@@ -6,7 +6,7 @@ Methods under different protocols never share a table, nor do two suites.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +14,9 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from analysis.aggregate import base_metric, cells
+from analysis.aggregate import cells, definition
 from analysis.grid import BEST, SECOND, Cell, Column, Grid, grid, usual_n
 from analysis.load import Results, read
-from analysis.metrics import METRICS
 
 DEFAULT_METRICS: Final = ("CA", "FA")
 
@@ -65,13 +64,21 @@ def table(
 
 
 def result_tables(
-    source: Path | Results, metrics: Sequence[str] = DEFAULT_METRICS, suite: str | None = None
+    source: Path | Results, metrics: Sequence[str] | None = None, suite: str | None = None
 ) -> list[ResultTable]:
-    """One table a suite and protocol, in the suites' order."""
-    return [
-        ResultTable(str(part["suite"].iloc[0]), str(part["protocol"].iloc[0]), tuple(metrics), part)
-        for _, part in table(source, metrics, suite).groupby(["suite", "protocol"], sort=False)
-    ]
+    """One table a suite and protocol, in the suites' order.
+
+    `metrics` None means those that each suite asks for.
+    """
+    results = source if isinstance(source, Results) else read(source)
+    tables: list[ResultTable] = []
+    for name in map(str, results.trials["suite"].unique()):
+        if suite in {None, name}:
+            chosen = tuple(metrics or results.metrics.get(name, DEFAULT_METRICS))
+            own = replace(results, trials=results.trials[results.trials["suite"] == name])
+            for protocol, part in table(own, chosen).groupby("protocol", sort=False):
+                tables.append(ResultTable(name, str(protocol), chosen, part))
+    return tables
 
 
 def wide(source: ResultTable) -> pd.DataFrame:
@@ -87,11 +94,11 @@ def wide(source: ResultTable) -> pd.DataFrame:
 
 def caption(source: ResultTable) -> str:
     """What the numbers are: the metrics' definitions, the spread and the number of seeds."""
-    formulas = [f"{name} = {METRICS[base_metric(name)].formula}" for name in source.metrics]
+    formulas = [f"{name} = {definition(name).formula}" for name in source.metrics]
     primary = ", ".join(sorted(set(source.cells["primary"])))
     unless = " unless a cell says otherwise" if len(set(source.cells["n"]) - {0}) > 1 else ""
     sentences = [
-        "Percent, mean ± sample standard deviation over "
+        "Percent where no unit is named, mean ± sample standard deviation over "
         f"n = {usual_n(source.cells)} seeds{unless}.",
         f"{'; '.join(formulas)}; A[k,i] is the accuracy on task i after task k of T, both from 0, "
         f"measured by {primary}.",
@@ -159,7 +166,7 @@ def csv(source: ResultTable) -> str:
 
 
 def terminal_tables(
-    source: Path | Results, suite: str | None = None, metrics: Sequence[str] = DEFAULT_METRICS
+    source: Path | Results, suite: str | None = None, metrics: Sequence[str] | None = None
 ) -> list[Table]:
     """For printing by rich: one table a suite, protocol and setting, n beside the numbers."""
     return [

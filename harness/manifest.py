@@ -109,6 +109,7 @@ def suite_document(suite: Suite, trials: Sequence[Trial]) -> dict[str, Any]:
         "written": now(),
         "grids": [plain(grid.keys) for grid in suite.grids],
         "overrides": dict(suite.overrides),
+        "metrics": list(suite.metrics),
         "trials": wanted,
     }
 

@@ -77,6 +77,7 @@ class Suite:
         overrides: what `--set` gives for protocols, methods and data sets; it wins over all else.
         shared: the file's top-level `set`: each of its keys must find a use in some grid.
         data_root: where data sets live, if the suite or `--set` says so.
+        metrics: the columns of its tables, if the suite or `--set` says so.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Suite:
     overrides: Mapping[str, Any]
     shared: Mapping[str, Any] = field(default_factory=dict[str, Any])
     data_root: str | None = None
+    metrics: tuple[str, ...] = ()
 
 
 def load_suite(path: Path, assignments: Sequence[str] = ()) -> Suite:
@@ -101,6 +103,9 @@ def load_suite(path: Path, assignments: Sequence[str] = ()) -> Suite:
     root = assigned.pop("data_root", raw.pop("data_root", None))
     if not isinstance(root, str | None):
         raise UserError(f"{path}: data_root: expected a folder, got {root!r}")
+    metrics = assigned.pop("metrics", raw.pop("metrics", []))
+    if not isinstance(metrics, list) or not all(isinstance(name, str) for name in metrics):
+        raise UserError(f"{path}: metrics: expected a list of names, got {metrics!r}")
     for_grids = {key: value for key, value in assigned.items() if key in _LIFTED}
     overrides = {key: value for key, value in assigned.items() if key not in _LIFTED}
     raw = _lift(raw)
@@ -112,7 +117,7 @@ def load_suite(path: Path, assignments: Sequence[str] = ()) -> Suite:
     ]
     top = raw.get("set")
     shared = top if isinstance(top, dict) else {}
-    return Suite(name, path, tuple(grids), overrides, shared, root)
+    return Suite(name, path, tuple(grids), overrides, shared, root, tuple(metrics))
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:

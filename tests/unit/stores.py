@@ -154,12 +154,15 @@ def _part(trial: Trial, part: str) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in held if key.startswith(prefix)}
 
 
-def write_suite(root: Path, trials: Sequence[Trial], name: str = "demo") -> None:
-    """A suite file that wants these trials, in this order."""
+def write_suite(
+    root: Path, trials: Sequence[Trial], name: str = "demo", metrics: Sequence[str] = ()
+) -> None:
+    """A suite file that wants these trials, in this order, and tables with these columns."""
     document = {
         "schema": 1,
         "suite": name,
         "written": "2026-01-01T00:00:00+00:00",
+        "metrics": list(metrics),
         "trials": [trial.wanted() for trial in trials],
     }
     path = root / schema.SUITES / f"{name}.json"

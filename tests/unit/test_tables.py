@@ -4,6 +4,7 @@ import csv as csv_format
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,54 @@ def test_one_seed_has_no_deviation(tmp_path):
 def test_a_cell_says_which_seeds_are_wanting(tmp_path, ends, text):
     store(tmp_path, {Trial("er", seed): end for seed, end in enumerate(ends)})
     assert cell(tmp_path, "er").text() == text
+
+
+def with_costs(root: Path, held: dict[Trial, tuple[float, float]]) -> Path:
+    """Trials of two tasks which hold so many bytes after each of them, half of it exemplars."""
+    write_suite(root, list(held), metrics=["FA", "forgetting", "held_MB"])
+    for trial, values in held.items():
+        lines = rows(trial, constant(0.5, 2))
+        for after, value in enumerate(values):
+            cost = replace(
+                lines[0],
+                after_task=after,
+                on_task=-1,
+                evaluator="cost",
+                metric="method_memory_bytes",
+            )
+            lines += [
+                replace(cost, value=value),
+                replace(cost, value=value / 2, condition="exemplars"),
+            ]
+        write_trial(root, trial, lines)
+    return root
+
+
+def test_a_suite_chooses_the_columns_of_its_tables_and_costs_are_those_after_the_last_task(
+    tmp_path,
+):
+    with_costs(
+        tmp_path,
+        {Trial("er", seed, num_tasks=2): (1e6, 2e6 + 1e6 * seed) for seed in (0, 1)},
+    )
+    grid = only(tmp_path).grid()
+    assert [column.metric for column in grid.columns] == ["FA", "forgetting", "held_MB"]
+    assert cell(tmp_path, "er", "held_MB").text() == "2.50 ± 0.71"
+    assert cell(tmp_path, "er", "forgetting").text() == "0.00 ± 0.00"
+    assert "held_MB = MB that the method holds" in caption(only(tmp_path))
+
+
+def test_costs_are_not_ranked(tmp_path):
+    held = {Trial(name, num_tasks=2): (0, size) for name, size in (("er", 1e6), ("gem", 2e6))}
+    with_costs(tmp_path, held)
+    assert cell(tmp_path, "er", "FA").rank == BEST
+    assert {cell(tmp_path, name, "held_MB").rank for name in ("er", "gem")} == {0}
+
+
+def test_a_cost_that_was_not_stored_is_a_dash(tmp_path):
+    store(tmp_path, {Trial("er"): 0.5})
+    (found,) = result_tables(tmp_path, metrics=["FA", "epoch_s"])
+    assert wide(found).iloc[0].tolist() == ["50.00 ± -", "-"]
 
 
 def test_a_metric_that_is_not_defined_is_a_dash(tmp_path):
