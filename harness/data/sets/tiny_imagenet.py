@@ -1,0 +1,167 @@
+"""TinyImageNet: 100,000 + 10,000 photographs of 64x64 pixels, of 200 classes of ImageNet.
+
+Le and Yang, 2015, "Tiny ImageNet visual recognition challenge"; the official folder
+`tiny-imagenet-200`. A class's label is the number of its line in `wnids.txt`, unless the labels
+are asked for in sorted order, which makes other tasks. Test images are those of `val`, since those
+of `test` have no labels; `val` may also have been sorted into folders of classes. Mean, standard
+deviation and crop are those of EDD (arXiv:2511.09871) and of Mammoth (datasets/
+seq_tinyimagenet.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from PIL import Image
+
+from harness.data.base import DataError, Dataset, Split, Traits, first_whole
+from harness.data.decode import SUFFIXES, Picture, Shape, decoded_split, first_pictures
+
+SOURCE = (
+    "fetch http://cs231n.stanford.edu/tiny-imagenet-200.zip by hand and unpack it as "
+    "ROOT/tiny-imagenet-200"
+)
+
+SIDE: Final = 64  # of an image, in pixels
+TRAITS = Traits(
+    mean=(0.4802, 0.4480, 0.3975), std=(0.2770, 0.2691, 0.2821), flip=True, crop_padding=4
+)
+
+_WNIDS: Final = "wnids.txt"
+_WNID: Final = re.compile(r"n\d{8}")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    order: Literal["wnids", "sorted"] = "wnids"  # of the labels: that of wnids.txt, or of the names
+    classes: int = 200  # that wnids.txt must hold
+    per_class: int | None = None  # the first training images of each class; None: all 500
+    test_per_class: int | None = None  # likewise of the 50 test images
+
+    def __post_init__(self) -> None:
+        if self.classes < 1:
+            raise DataError("classes must be at least 1")
+
+
+def num_classes(config: Config) -> int:
+    return config.classes
+
+
+def image_shape(config: Config) -> tuple[int, int, int]:
+    del config
+    return 3, SIDE, SIDE
+
+
+def load(config: Config, root: Path) -> Dataset:
+    places = (root / "tiny_imagenet" / "tiny-imagenet-200", root / "tiny-imagenet-200")
+    folder = first_whole("tiny_imagenet", places, missing=_missing, source=SOURCE)
+    wnids = _wnids(folder / _WNIDS, config)
+    train = _split(folder / "train", wnids, config.per_class, root)
+    test = _split(folder / "val", wnids, config.test_per_class, root)
+    return Dataset("tiny_imagenet", train, test, _class_names(folder, wnids), TRAITS)
+
+
+def _missing(folder: Path) -> list[str]:
+    lacking = [] if (folder / _WNIDS).is_file() else [_WNIDS]
+    return lacking + [name for name in ("train", "val") if not (folder / name).is_dir()]
+
+
+def _wnids(path: Path, config: Config) -> list[str]:
+    """The classes in the order of their labels."""
+    wnids: list[str] = []
+    for number, line in _lines(path):
+        if not _WNID.fullmatch(line) or line in wnids:
+            reason = "named twice" if line in wnids else "no WordNet id such as n02124075"
+            raise DataError(f"{path}: line {number}: {line[:40]!r} is {reason}")
+        wnids.append(line)
+    if len(wnids) != config.classes:
+        raise DataError(
+            f"{path}: {len(wnids)} classes, but the setting `classes` is {config.classes}"
+        )
+    return sorted(wnids) if config.order == "sorted" else wnids
+
+
+def _class_names(folder: Path, wnids: list[str]) -> tuple[str, ...]:
+    """What words.txt says of each class; the classes themselves where it says nothing."""
+    path = folder / "words.txt"
+    words = (line.partition("\t") for _, line in _lines(path)) if path.is_file() else ()
+    names = {wnid: name for wnid, _, name in words if name}
+    return tuple(names.get(wnid, wnid) for wnid in wnids)
+
+
+def _split(folder: Path, wnids: list[str], count: int | None, root: Path) -> Split:
+    sorted_out = folder.name == "train" or any((folder / wnid).is_dir() for wnid in wnids)
+    found = _in_folders(folder, wnids) if sorted_out else _annotated(folder, wnids)
+    pictures = first_pictures(list(found), count, where=folder)
+    _check_sizes(folder / picture.path for picture in pictures)
+    name = f"tiny_imagenet-{folder.name}"
+    return decoded_split(folder, pictures, Shape(SIDE, "exact"), name=name, root=root)
+
+
+def _in_folders(folder: Path, wnids: list[str]) -> Iterator[Picture]:
+    """The pictures in <class>/images, or in <class> itself."""
+    for label, wnid in enumerate(wnids):
+        place = f"{wnid}/images" if (folder / wnid / "images").is_dir() else wnid
+        for name in _files(folder / place):
+            yield Picture(f"{place}/{name}", label)
+
+
+def _annotated(folder: Path, wnids: list[str]) -> Iterator[Picture]:
+    """The pictures in `images`, whose classes are those that val_annotations.txt gives them."""
+    path = folder / "val_annotations.txt"
+    labels = {wnid: label for label, wnid in enumerate(wnids)}
+    present = set(_files(folder / "images"))
+    named: dict[str, str] = {}
+    for number, line in _lines(path):
+        name, wnid, *_ = (*line.split("\t"), "")  # the corners of a box follow
+        if wnid not in labels:
+            raise DataError(f"{path}: line {number}: class {wnid[:40]!r} is not in {_WNIDS}")
+        if name not in present or name in named:
+            reason = "named twice" if name in named else f"not in {folder / 'images'}"
+            raise DataError(f"{path}: line {number}: {name[:40]!r} is {reason}")
+        named[name] = wnid
+        yield Picture(f"images/{name}", labels[wnid])
+    absent = [f"image {name}" for name in sorted(present - set(named))]
+    absent += [f"class {wnid}" for wnid in sorted(set(wnids) - set(named.values()))]
+    if absent:
+        raise DataError(f"{path}: no line has {absent[0]}")
+
+
+def _files(folder: Path) -> list[str]:
+    """Names of the pictures in a folder; other files, and hidden ones, are passed over."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; unpack the archive again")
+    names = [
+        entry.name
+        for entry in folder.iterdir()
+        if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".")
+    ]
+    if not names:
+        raise DataError(f"{folder}: holds no *.JPEG file")
+    return names
+
+
+def _check_sizes(paths: Iterable[Path]) -> None:
+    """Refuse pictures of another size, which decoding would resize; only headers are read."""
+    for path in paths:
+        # What cannot be read is named by decoding.
+        with suppress(OSError, Image.DecompressionBombError), Image.open(path) as image:
+            if image.size != (SIDE, SIDE):
+                width, height = image.size
+                raise DataError(f"{path}: an image of {width}x{height} pixels, not {SIDE}x{SIDE}")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file that hold anything, with their numbers from 1."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, line.strip()
