@@ -123,7 +123,7 @@ class FrozenNet:
             RuntimeError: if nothing was taken yet.
         """
         if self.net is None:
-            raise RuntimeError("there is no teacher before the end of the first task")
+            raise RuntimeError("no teacher was taken yet")
         return self.net(*inputs)
 
     @property
