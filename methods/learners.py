@@ -153,16 +153,19 @@ class GradientMethod(Method):
 
 
 class ClassifierMethod(GradientMethod):
-    """A backbone with one linear head over all classes, seen and unseen."""
+    """A backbone with one head over all classes, seen and unseen."""
 
     needs: ClassVar[frozenset[Signal]] = frozenset({Signal.LABELS})
     predicts: ClassVar[bool] = True
 
     def __init__(self, ctx: Context) -> None:
         self.backbone = ctx.backbone()
-        dim = self.backbone.feature_dim
-        self.head = ctx.random.weights(lambda: nn.Linear(dim, ctx.num_classes), "head")
+        self.head = ctx.random.weights(lambda: self.make_head(ctx), "head")
         super().__init__(ctx, nn.Sequential(self.backbone, self.head))
+
+    def make_head(self, ctx: Context) -> nn.Module:
+        """From features (B, D) to logits (B, num_classes); override it for another classifier."""
+        return nn.Linear(self.backbone.feature_dim, ctx.num_classes)
 
     @final
     def views(self, x: Tensor) -> Tensor:

@@ -30,3 +30,13 @@ def require_stages(planned: Planned, count: int) -> None:
             f"backbone: it works on feature maps and needs {count} stages or more, as a cnn or a "
             "resnet has"
         )
+
+
+def require_own_classes(planned: Planned) -> None:
+    """Refuse tasks that share their classes, as a cut by domain makes them.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if sum(planned.task_classes) > planned.num_classes:
+        raise ValueError("distribution: it needs tasks with classes of their own, not domains")

@@ -32,15 +32,15 @@ CHUNK = 32  # images with a gradient each at a time: 1.4 GB for a ResNet-18
 @dataclass(frozen=True, slots=True)
 class Config:
     e_lambda: float = 10.0  # strength of the penalty; EDD's comparison, Mammoth's best, CIFAR-10
-    gamma: float = 1.0  # share of the old Fisher information that is kept; EDD's comparison
+    fisher_gamma: float = 1.0  # share of the old Fisher information that is kept; EDD's comparison
     fisher: Literal["weighted", "empirical"] = "weighted"  # Mammoth
     fisher_samples: int | None = None  # images of a task, drawn at random; null: all, as Mammoth
 
     def __post_init__(self) -> None:
         if self.e_lambda < 0:
             raise ValueError(f"e_lambda must not be negative, got {self.e_lambda}")
-        if not 0 <= self.gamma <= 1:
-            raise ValueError(f"gamma must be between 0 and 1, got {self.gamma}")
+        if not 0 <= self.fisher_gamma <= 1:
+            raise ValueError(f"fisher_gamma must be between 0 and 1, got {self.fisher_gamma}")
         if self.fisher_samples is not None and self.fisher_samples < 1:
             raise ValueError(f"fisher_samples must be at least 1, got {self.fisher_samples}")
 
@@ -78,7 +78,7 @@ class EWCOnline(ClassifierMethod):
     def end_task(self, task: TaskView) -> None:
         fisher = self.fisher(task.data)
         if self.held:
-            fisher += self.config.gamma * self.held["fisher"]
+            fisher += self.config.fisher_gamma * self.held["fisher"]
         self.held.put(fisher=fisher, anchor=flat_parameters(self.weights))
 
     def fisher(self, data: Batch) -> Tensor:

@@ -30,7 +30,7 @@ from methods.parts.transfers import sent
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """`anchor_weight` is the paper's lambda.
+    """`anchor_weight` is the paper's lambda, `mean_weight` its gamma.
 
     `inner_lr` is the learning rate of the step that is tried, of the step on the memory and of the
     anchors, which are all plain gradient descent; None: the protocol's, as in Mammoth.
@@ -38,14 +38,14 @@ class Config:
 
     anchor_weight: float = 0.1  # EDD's comparison
     beta: float = 0.5  # EDD's comparison
-    gamma: float = 0.1  # EDD's comparison
+    mean_weight: float = 0.1  # EDD's comparison
     anchor_steps: int = 100  # Mammoth
     inner_lr: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.beta < 1:
             raise ValueError(f"beta must lie in [0, 1), got {self.beta}")
-        for name in ("anchor_weight", "gamma", "anchor_steps"):
+        for name in ("anchor_weight", "mean_weight", "anchor_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.inner_lr is not None and self.inner_lr <= 0:
@@ -119,7 +119,7 @@ class HAL(ClassifierMethod):
             features = self.backbone(anchors)
             after = functional_call(self.net, tuned, (anchors,))
             losses = anchor_loss(
-                features, self.head(features), after, y, mean=mean, gamma=self.config.gamma
+                features, self.head(features), after, y, mean=mean, gamma=self.config.mean_weight
             )
             (gradient,) = torch.autograd.grad(losses.sum(), anchors)
             anchors = anchors - lr * gradient

@@ -15,9 +15,11 @@ from tiny import difference, finish, numbers, tiny_run, trained
 
 from harness import plugins
 from harness.checkpoint import CheckpointFolder
+from harness.config import fields
 from harness.data.base import Split
 from harness.measure import Checkpoint, Cost
 from harness.seeds import generator
+from harness.spec import ProtocolSettings
 from methods import registry
 from methods.base import Method, Signal
 
@@ -329,6 +331,12 @@ def test_settings_are_a_frozen_dataclass_with_defaults(name):
     assert dataclasses.is_dataclass(config)
     assert config.__dataclass_params__.frozen
     config()
+
+
+@every_method
+def test_no_setting_hides_behind_one_of_the_protocol(name):
+    # What a suite sets by such a name would go to the protocol.
+    assert not fields(registry.entry(name).config) & fields(ProtocolSettings)
 
 
 @every_method

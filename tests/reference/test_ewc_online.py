@@ -67,7 +67,7 @@ def test_fisher_information_leaves_statistics_modes_and_gradients_alone():
 
 
 def test_old_information_is_kept_by_gamma_and_the_anchor_moves():
-    run = built(gamma=0.25)
+    run = built(fisher_gamma=0.25)
     method = run.method
     method.end_task(view(run, 0))
     old = method.held["fisher"].clone()
@@ -139,7 +139,9 @@ def test_more_samples_than_images_are_all_images():
     torch.testing.assert_close(some.method.fisher(data), every.method.fisher(data))
 
 
-@pytest.mark.parametrize("wrong", [{"e_lambda": -1.0}, {"gamma": 1.5}, {"fisher_samples": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"e_lambda": -1.0}, {"fisher_gamma": 1.5}, {"fisher_samples": 0}]
+)
 def test_settings_out_of_range_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Config(**wrong)

@@ -165,11 +165,11 @@ def objective(net, tuned, anchor, label, method):
     features = net[0](anchor[None])
     distance = ((features[0] - method.anchors.mean) ** 2).sum()
     rise = F.cross_entropy(tuned(anchor[None]), y) - F.cross_entropy(net(anchor[None]), y)
-    return -rise + method.config.gamma * distance
+    return -rise + method.config.mean_weight * distance
 
 
 def test_anchors_are_those_of_a_plain_loop_over_the_classes():
-    run, state = at_the_end_of_a_task(anchor_steps=7, gamma=0.2)
+    run, state = at_the_end_of_a_task(anchor_steps=7, mean_weight=0.2)
     method = run.method
     method.end_task(view(run, 0))
     made = method.anchors.images
