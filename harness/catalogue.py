@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import json
 import re
+import typing
 from pathlib import Path
 from typing import Final
 
@@ -61,6 +62,8 @@ def _settings(entry: Entry) -> list[str]:
     if not fields:
         return ["  none of its own"]
     comments = _field_comments(Path(inspect.getfile(entry.module)))
+    # Resolved, so that a name such as `Growth` shows what may be chosen.
+    types = typing.get_type_hints(entry.config)
     lines: list[str] = []
     for field in fields:
         default = field.default
@@ -68,8 +71,13 @@ def _settings(entry: Entry) -> list[str]:
             default = field.default_factory()
         source = comments.get(field.name)
         note = f"   # {source}" if source else ""
-        lines.append(f"  {field.name}: {field.type} = {json.dumps(default)}{note}")
+        lines.append(f"  {field.name}: {_type(types[field.name])} = {json.dumps(default)}{note}")
     return lines
+
+
+def _type(hint: object) -> str:
+    plain = isinstance(hint, type) and not typing.get_args(hint)
+    return inspect.formatannotation(hint) if plain else str(hint).replace("typing.", "")
 
 
 def _field_comments(path: Path) -> dict[str, str]:

@@ -1,20 +1,19 @@
 """EDD (Moon and Cho, 2025, arXiv:2511.09871): expandable dual memories with orthogonal slots.
 
-The maps behind the first two stages are read from memories of key-value slots by attention; the
-first is called shared, the second task-specific. After each task the slots that moved most are
-frozen and as many new ones added; later tasks align their attention with that of the network
-before, and keep slots that learn orthogonal to frozen ones in the second memory.
+The maps behind the first two stages, as in github.com/axtabio/EDD, are read by attention from
+memories of key-value slots, one shared and one task-specific. After each task the slots that moved
+most are frozen and as many added; later tasks align their attention with that of the network
+before and keep the second memory's learning slots orthogonal to its frozen ones.
 
-Deviations. From the paper: the base loss is that of LwF-MC, as in the released code
-(github.com/axtabio/EDD), `base_loss: ce_kd` has the paper's wording; queries are positions with
-channels as dimensions, as in the code, although the paper's figure says pixels. From the code:
-attention sums to 1 over the slots, as the paper's equation has it, where the code's softmax runs
-over the positions (`softmax: positions`); slots are frozen by the paper's count and by movement
-since the task before; orthogonality is the mean squared cosine; slots grow when the next task
-begins, so that no random slots take part in an evaluation; the learning rate is the protocol's,
-where the code steps a cosine of epochs in every batch; frozen slots are no parameters, so that
-momentum and weight decay cannot move them. The code's `ba_lr` has no effect there and is left out,
-as is reading memory and map concatenated, which needs wider stages.
+Deviations. From the paper: the base loss is the code's, that of LwF-MC (`base_loss: ce_kd` has the
+paper's wording); positions are queries and channels dimensions, as in the code, where the paper's
+figure counts pixels. From the code: attention sums to 1 over the slots, the paper's equation,
+where the code's softmax runs over the positions (`softmax`); counts and importance of frozen slots
+and the orthogonality are the paper's; slots grow when the next task begins, so that no random
+slots are evaluated (`expand_at`); the learning rate is the protocol's, where the code steps a
+cosine of epochs in every batch; frozen slots are no parameters, so that momentum and weight decay
+cannot move them. The code's `ba_lr` moves nothing there and is left out, as is passing on memory
+and map concatenated, which needs wider stages.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ from methods.supervised.edd import EDD, Config
 SMALL = {"slots": 20, "ba_epochs": 1}
 
 
-def fresh(*, protocol=None, **settings):
+def fresh(*, changes=None, **settings):
     """A trial whose method has these settings; nothing is learned yet."""
-    run = tiny_run("edd", **(protocol or {}))
+    run = tiny_run("edd", **(changes or {}))
     run.method = EDD(replace(Config(**SMALL), **settings), run.method.ctx)
     return run
 
@@ -155,10 +155,10 @@ SGD = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.1, "lr": 0.05}
 ADAM = {"optimizer": "adam", "weight_decay": 0.1, "lr": 0.01}
 
 
-@pytest.mark.parametrize("protocol", [SGD, ADAM])
+@pytest.mark.parametrize("changes", [SGD, ADAM])
 @pytest.mark.parametrize("fresh_optimizer", [True, False])
-def test_frozen_slots_stay_the_same_bit_for_bit(protocol, fresh_optimizer):
-    run = begun(protocol={**protocol, "fresh_optimizer": fresh_optimizer})
+def test_frozen_slots_stay_the_same_bit_for_bit(changes, fresh_optimizer):
+    run = begun(changes={**changes, "fresh_optimizer": fresh_optimizer})
     before, learning = frozen_rows(run), memories(run)[0].keys.detach().clone()
     assert all(len(keys) for keys, _ in before)
     run = learn(run, 1, 2)
@@ -170,7 +170,7 @@ def test_frozen_slots_stay_the_same_bit_for_bit(protocol, fresh_optimizer):
 
 
 def test_slots_learn_after_growth_even_if_the_protocol_keeps_its_optimizer():
-    run = begun(protocol={**SGD, "fresh_optimizer": False})
+    run = begun(changes={**SGD, "fresh_optimizer": False})
     before = [(m.keys.detach().clone(), m.values.detach().clone()) for m in memories(run)]
     run.method.observe(a_batch(run, 1))
     for memory, (keys, values) in zip(memories(run), before, strict=True):
@@ -317,8 +317,8 @@ def saved_and_loaded(state):
 
 @pytest.mark.parametrize("expand_at", ["task_end", "next_task_begin"])
 def test_a_state_after_growth_is_taken_up_by_a_method_that_has_not_grown(expand_at):
-    first = begun(2, expand_at=expand_at, protocol=ADAM)
-    second = fresh(expand_at=expand_at, protocol=ADAM)
+    first = begun(2, expand_at=expand_at, changes=ADAM)
+    second = fresh(expand_at=expand_at, changes=ADAM)
     stream = list(first._batches(first.scenario.tasks[2]))
     first.method.observe(stream[0])
     second.method.load_state_dict(saved_and_loaded(first.method.state_dict()))
@@ -328,7 +328,7 @@ def test_a_state_after_growth_is_taken_up_by_a_method_that_has_not_grown(expand_
         assert difference(*losses) is None
     for run in (first, second):
         run.method.end_task(view(run, 2))
-    again = fresh(expand_at=expand_at, protocol=ADAM)
+    again = fresh(expand_at=expand_at, changes=ADAM)
     again.method.load_state_dict(saved_and_loaded(second.method.state_dict()))
     for run in (first, again):
         run.random.start_task(3)

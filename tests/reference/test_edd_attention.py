@@ -20,11 +20,9 @@ def draw(*shape, seed=0):
     return torch.randn(*shape, generator=rng, dtype=torch.float64)
 
 
-def inputs(*, positive=False):
+def inputs():
     """Queries, keys, values that need gradients, and another network's queries and keys."""
     queries, other = draw(IMAGES, POSITIONS, DIM), draw(IMAGES, POSITIONS, DIM, seed=3)
-    if positive:
-        queries, other = queries.abs() + 0.1, other.abs() + 0.1
     keys, values = draw(SLOTS, DIM, seed=1), draw(SLOTS, DIM, seed=2)
     ours = [t.requires_grad_() for t in (queries, keys, values)]
     return ours, (other, draw(SLOTS, DIM, seed=4))
@@ -96,6 +94,20 @@ def test_chunks_give_the_outputs_and_gradients_of_attention_at_once(over, scores
         torch.autograd.grad(found, ours, up), torch.autograd.grad(wanted, ours, up), strict=True
     ):
         torch.testing.assert_close(have, want)
+
+
+@pytest.mark.parametrize(("scores", "kept"), [(BY_TWO, False), (ONE_CHUNK, True)])
+def test_attention_is_kept_for_the_backward_pass_only_if_it_fits_at_once(scores, kept):
+    ours, target = inputs()
+    sizes = []
+
+    def note(tensor):
+        sizes.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        attend(*ours, target=target, scores=scores)
+    assert (max(sizes) == IMAGES * POSITIONS * SLOTS) == kept
 
 
 @every_softmax
