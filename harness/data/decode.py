@@ -54,11 +54,29 @@ class Shape:
     """The square, `size` pixels wide, that a picture becomes, by bilinear interpolation.
 
     "exact" squeezes the whole picture into it; "center_crop" scales the shorter side to it and
-    cuts the middle out of the longer one.
+    cuts the middle out of the longer one; "none" refuses pictures of another size.
     """
 
     size: int
-    resize: Literal["exact", "center_crop"]
+    resize: Literal["exact", "center_crop", "none"]
+
+
+def picture_names(folder: Path, *, absent: str) -> list[str]:
+    """Names of the pictures in a folder; other files, and hidden ones, are passed over.
+
+    Raises:
+        DataError: if it is not there, with what `absent` says to do, or holds no pictures.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; {absent}")
+    names = [
+        entry.name
+        for entry in folder.iterdir()
+        if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".")
+    ]
+    if not names:
+        raise DataError(f"{folder}: holds no *.JPEG file")
+    return names
 
 
 def first_pictures(pictures: Sequence[Picture], count: int | None, *, where: Path) -> list[Picture]:
@@ -201,13 +219,19 @@ def _pixels(path: Path, shape: Shape) -> NDArray[np.uint8]:
     """One picture, gray or of four inks too, as (3, S, S).
 
     Raises:
-        DataError: if it is missing or damaged.
+        DataError: if it is missing, damaged, or of another size where that is not allowed.
     """
     try:
         with Image.open(path) as image:
-            square = _square(image.convert("RGB"), shape)
+            whole = image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: no readable image ({error}); fetch it again") from error
+    if shape.resize == "none" and whole.size != (shape.size, shape.size):
+        width, height = whole.size
+        raise DataError(
+            f"{path}: an image of {width}x{height} pixels, not {shape.size}x{shape.size}"
+        )
+    square = whole if shape.resize == "none" else _square(whole, shape)
     return np.asarray(square).transpose(2, 0, 1)
 
 

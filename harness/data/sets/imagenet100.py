@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from harness.data.base import DataError, Dataset, Split, Traits, first_whole
-from harness.data.decode import SUFFIXES, Picture, Shape, decoded_split, first_pictures
+from harness.data.decode import Picture, Shape, decoded_split, first_pictures, picture_names
 
 SOURCE = (
     "ILSVRC 2012 of https://image-net.org (registration needed), or any 100 of its classes, as "
@@ -25,6 +25,12 @@ SOURCE = (
 DEFAULT_SEED: Final = 42  # of CLIMB's released code; for `data prepare`, which has no trial
 # ImageNet's usual constants, as in CLIMB's src/transforms.py.
 TRAITS = Traits(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), flip=True)
+
+
+_SORT: Final = (
+    "each class needs one in train and in val, where the images of ILSVRC 2012 are to be sorted "
+    "into folders"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,7 @@ def _split(folder: Path, names: tuple[str, ...], config: Config, root: Path) -> 
     pictures = [
         Picture(f"{name}/{file}", label)
         for label, name in enumerate(names)
-        for file in _files(folder / name)
+        for file in picture_names(folder / name, absent=_SORT)
     ]
     count = config.per_class if is_train else config.test_per_class
     return decoded_split(
@@ -105,20 +111,3 @@ def _split(folder: Path, names: tuple[str, ...], config: Config, root: Path) -> 
         name=f"imagenet100-{folder.name}",
         root=root,
     )
-
-
-def _files(folder: Path) -> list[str]:
-    """Names of the pictures of a class; other files, and hidden ones, are passed over."""
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder}: no such folder; each class needs one in train and in val, where the "
-            "images of ILSVRC 2012 are to be sorted into folders"
-        )
-    names = [
-        entry.name
-        for entry in folder.iterdir()
-        if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".")
-    ]
-    if not names:
-        raise DataError(f"{folder}: holds no *.JPEG file")
-    return names

@@ -11,16 +11,13 @@ seq_tinyimagenet.py).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from PIL import Image
-
 from harness.data.base import DataError, Dataset, Split, Traits, first_whole
-from harness.data.decode import SUFFIXES, Picture, Shape, decoded_split, first_pictures
+from harness.data.decode import Picture, Shape, decoded_split, first_pictures, picture_names
 
 SOURCE = (
     "fetch http://cs231n.stanford.edu/tiny-imagenet-200.zip by hand and unpack it as "
@@ -33,6 +30,7 @@ TRAITS = Traits(
 )
 
 _WNIDS: Final = "wnids.txt"
+_UNPACK: Final = "unpack the archive again"
 _WNID: Final = re.compile(r"n\d{8}")
 
 
@@ -98,16 +96,15 @@ def _split(folder: Path, wnids: list[str], count: int | None, root: Path) -> Spl
     sorted_out = folder.name == "train" or any((folder / wnid).is_dir() for wnid in wnids)
     found = _in_folders(folder, wnids) if sorted_out else _annotated(folder, wnids)
     pictures = first_pictures(list(found), count, where=folder)
-    _check_sizes(folder / picture.path for picture in pictures)
     name = f"tiny_imagenet-{folder.name}"
-    return decoded_split(folder, pictures, Shape(SIDE, "exact"), name=name, root=root)
+    return decoded_split(folder, pictures, Shape(SIDE, "none"), name=name, root=root)
 
 
 def _in_folders(folder: Path, wnids: list[str]) -> Iterator[Picture]:
     """The pictures in <class>/images, or in <class> itself."""
     for label, wnid in enumerate(wnids):
         place = f"{wnid}/images" if (folder / wnid / "images").is_dir() else wnid
-        for name in _files(folder / place):
+        for name in picture_names(folder / place, absent=_UNPACK):
             yield Picture(f"{place}/{name}", label)
 
 
@@ -115,7 +112,7 @@ def _annotated(folder: Path, wnids: list[str]) -> Iterator[Picture]:
     """The pictures in `images`, whose classes are those that val_annotations.txt gives them."""
     path = folder / "val_annotations.txt"
     labels = {wnid: label for label, wnid in enumerate(wnids)}
-    present = set(_files(folder / "images"))
+    present = set(picture_names(folder / "images", absent=_UNPACK))
     named: dict[str, str] = {}
     for number, line in _lines(path):
         name, wnid, *_ = (*line.split("\t"), "")  # the corners of a box follow
@@ -130,30 +127,6 @@ def _annotated(folder: Path, wnids: list[str]) -> Iterator[Picture]:
     absent += [f"class {wnid}" for wnid in sorted(set(wnids) - set(named.values()))]
     if absent:
         raise DataError(f"{path}: no line has {absent[0]}")
-
-
-def _files(folder: Path) -> list[str]:
-    """Names of the pictures in a folder; other files, and hidden ones, are passed over."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; unpack the archive again")
-    names = [
-        entry.name
-        for entry in folder.iterdir()
-        if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".")
-    ]
-    if not names:
-        raise DataError(f"{folder}: holds no *.JPEG file")
-    return names
-
-
-def _check_sizes(paths: Iterable[Path]) -> None:
-    """Refuse pictures of another size, which decoding would resize; only headers are read."""
-    for path in paths:
-        # What cannot be read is named by decoding.
-        with suppress(OSError, Image.DecompressionBombError), Image.open(path) as image:
-            if image.size != (SIDE, SIDE):
-                width, height = image.size
-                raise DataError(f"{path}: an image of {width}x{height} pixels, not {SIDE}x{SIDE}")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
