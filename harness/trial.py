@@ -37,7 +37,7 @@ DIVERGENCE_CHECK: Final = 100
 
 
 class DivergedError(RuntimeError):
-    """A loss became infinite or not a number."""
+    """A loss or a weight became infinite or not a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,8 @@ class TrialRun:
         _watch(self.method.learn_task(view, self._batches(task)), self.device)
         if announced:
             self.method.end_task(view)
+        if not self.method.finite():
+            raise DivergedError("a weight became infinite or not a number")
         synchronize(self.device)
         self.position.train_seconds += time.perf_counter() - started
 

@@ -296,6 +296,10 @@ class Method(abc.ABC):
     def end_task(self, task: TaskView) -> None:  # noqa: B027 - optional hook
         """Consolidate after a task; called only if the method needs Signal.BOUNDARIES."""
 
+    def finite(self) -> bool:
+        """Whether every weight is a finite number; asked once a task."""
+        return True
+
     @property
     def measurable(self) -> bool:
         """Whether there is a model to evaluate yet; rows of A before that are not stored."""

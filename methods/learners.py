@@ -129,6 +129,11 @@ class GradientMethod(Method):
         return {"net": self.net, "optimizer": self.optimizer, "random": self.ctx.random}
 
     @final
+    def finite(self) -> bool:
+        weights = [*self.net.parameters()]
+        return bool(torch.stack([weight.isfinite().all() for weight in weights]).all())
+
+    @final
     def memory(self) -> dict[str, int]:
         held: dict[str, int] = {}
         for part in self.parts().values():

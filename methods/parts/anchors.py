@@ -67,6 +67,25 @@ def stepped(net: nn.Module, lr: float) -> Weights:
     }
 
 
+@torch.no_grad()
+def tried_weights(net: nn.Module, optimizer: torch.optim.Optimizer) -> Weights:
+    """The weights after a step of the optimizer; it and the network are then what they were."""
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    state = {p: _copied(held) for p, held in optimizer.state.items()}
+    # Not what schedules wrap to count the steps of a task.
+    type(optimizer).step(optimizer)
+    tried = {name: p.detach().clone() for name, p in net.named_parameters()}
+    for name, p in net.named_parameters():
+        p.copy_(before[name])
+    optimizer.state.clear()
+    optimizer.state.update(state)
+    return tried
+
+
+def _copied(held: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v.clone() if isinstance(v, Tensor) else v for k, v in held.items()}
+
+
 def anchor_loss(
     features: Tensor, logits: Tensor, tuned: Tensor, y: Tensor, *, mean: Tensor, gamma: float
 ) -> Tensor:

@@ -46,13 +46,14 @@ def attend(
         keys: (L, d).
         values: (L, d).
         over: see `Over`.
-        target: fixed; whose attention is compared with this one, slot j with slot j.
+        target: fixed; whose attention is compared with this one, slot j with slot j. It may have
+            fewer slots: the first ones of this memory are compared with them.
         scores: at most so many are held at once, but those of one image in any case.
 
     Returns:
         The sums of values weighted by attention (B, P, d), and 1 minus the cosine between the
-        attention of each image, taken as one vector of P * L weights, and the target's (B,); None
-        without a target.
+        attention of each image to the slots that both have, taken as one vector, and the target's
+        (B,); None without a target.
     """
     dim = -1 if over == "slots" else 1
     images = max(1, scores // max(1, queries.shape[1] * len(keys)))
@@ -99,11 +100,12 @@ def _norm(x: Tensor) -> Tensor:
 def _compared(
     queries: Tensor, keys: Tensor, target_queries: Tensor | None, target_keys: Tensor, dim: int
 ) -> list[Tensor]:
-    """The weights (B, P, L); with a target also what `_difference` says."""
+    """The weights (B, P, L); with a target also what `_difference` says of the slots it has."""
     weights = _weights(_unit(queries)[0], keys, dim)
     if target_queries is None:
         return [weights]
-    return [weights, *_difference(weights, _weights(_unit(target_queries)[0], target_keys, dim))]
+    target = _weights(_unit(target_queries)[0], target_keys, dim)
+    return [weights, *_difference(weights[..., : len(target_keys)], target)]
 
 
 @final
@@ -155,8 +157,10 @@ class _Attend(torch.autograd.Function):
             if len(found) > 1:
                 # d/dw of |w/|w| - t|^2 / 2, whose part along w is the distance itself.
                 scale = to_distance[here, None, None] / found[2]
-                to_weights.addcmul_(found[1], scale)
-                to_weights.addcmul_(weights, -scale * distance[here, None, None] / found[2])
+                common = to_weights[..., : len(target_keys)]
+                common.addcmul_(found[1], scale)
+                along = -scale * distance[here, None, None] / found[2]
+                common.addcmul_(weights[..., : len(target_keys)], along)
             to_scores = _softmax_backward(to_weights, weights, ctx.dim)
             unit, inverse = _unit(queries[here])
             to_keys += to_scores.flatten(0, 1).T @ unit.flatten(0, 1)

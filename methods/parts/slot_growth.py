@@ -41,7 +41,7 @@ class GrowthRule:
             "eq6_ratio": ratio * unfrozen / task,
             "eq6": Fraction(unfrozen, task),
             "code_class": max(Fraction(1), Fraction(unfrozen, of)),
-            "topk": ratio * unfrozen,
+            "topk": max(Fraction(1), ratio * unfrozen),
         }
         room = unfrozen if self.limit is None else self.limit - total
         return min(int(wanted[self.rule]), unfrozen, room)

@@ -72,24 +72,29 @@ class SlotMemory(nn.Module):
         return sum((part.norm(dim=1) for part in moved), start=torch.zeros(()))
 
     @torch.no_grad()
-    def grow(self, slots: Slots) -> None:
-        """Freeze the most important slots for good and add as many new ones behind the others.
+    def freeze(self, count: int) -> None:
+        """Freeze the `count` most important of the slots that learn; what is read stays the same.
 
-        On ties those that stand first are frozen. The reference of a new slot is what it is now.
+        On ties those that stand first are frozen.
         """
-        keys, values = (part.to(self.keys.device) for part in slots)
         order = self.importance().sort(descending=True, stable=True).indices
-        chosen, rest = (part.sort().values for part in order.tensor_split([len(keys)]))
+        chosen, rest = (part.sort().values for part in order.tensor_split([count]))
         frozen = (
             torch.cat([self.frozen_keys, self.keys[chosen]]),
             torch.cat([self.frozen_values, self.values[chosen]]),
         )
-        learning = torch.cat([self.keys[rest], keys]), torch.cat([self.values[rest], values])
+        self._refer_to(self.reference_keys[rest], self.reference_values[rest])
+        self._put(frozen, (self.keys[rest], self.values[rest]))
+
+    @torch.no_grad()
+    def append(self, slots: Slots) -> None:
+        """Add new slots behind all others; their movement counts from what they are now."""
+        keys, values = (part.to(self.keys.device) for part in slots)
         self._refer_to(
-            torch.cat([self.reference_keys[rest], keys]),
-            torch.cat([self.reference_values[rest], values]),
+            torch.cat([self.reference_keys, keys]), torch.cat([self.reference_values, values])
         )
-        self._put(frozen, learning)
+        learning = torch.cat([self.keys, keys]), torch.cat([self.values, values])
+        self._put((self.frozen_keys, self.frozen_values), learning)
 
     def refer(self) -> None:
         """Let movement count from what the slots are now."""

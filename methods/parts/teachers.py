@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, final
 
@@ -97,14 +97,17 @@ class FrozenNet:
     """A whole network as it was when `take` was called last, in eval mode and without gradients.
 
     Args:
-        net: the live network; if it grows, it must have the copy's shape before
-            `load_state_dict` (`GradientMethod.rebuild`).
+        net: the live network.
+        fit: gives a copy of it the shapes in a saved state, if it grows.
     """
 
     kind = "teachers"
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(
+        self, net: nn.Module, fit: Callable[[nn.Module, Mapping[str, Any]], None] | None = None
+    ) -> None:
         self._live = net
+        self._fit = fit
         self.net: nn.Module | None = None
 
     def take(self) -> nn.Module:
@@ -136,4 +139,7 @@ class FrozenNet:
     def load_state_dict(self, state_dict: Mapping[str, Any], /) -> None:
         self.net = None
         if state_dict:
-            self.take().load_state_dict(state_dict["net"])
+            copied, state = self.take(), state_dict["net"]
+            if self._fit is not None:
+                self._fit(copied, state)
+            copied.load_state_dict(state)

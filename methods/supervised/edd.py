@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.base import Batch, Context, Planned, Signal, StagedBackbone, Stateful, TaskView
@@ -106,22 +106,23 @@ class EDD(ClassifierMethod):
             read=config.read,
             over=config.softmax,
         )
-        self.teacher = FrozenNet(self.model)
+        self.teacher = FrozenNet(self.model, fit=fit_memories)
         self.task = CurrentTask()
 
     def begin_task(self, task: TaskView) -> None:
-        if task.position and self.config.expand_at == "next_task_begin":
-            self._grow()
-        self.task.begin(task)
         if task.position:
-            self.teacher.take()
+            if self.config.expand_at == "next_task_begin":
+                counts = self._freeze()
+                self.teacher.take()  # the network that was measured, without the random slots
+                self._expand(counts)
             self._adapt(task)
+        self.task.begin(task)
 
     def end_task(self, task: TaskView) -> None:
         del task
         if self.config.expand_at == "task_end":
-            self._grow()
-            self.teacher.take()  # it has the network's shape, as a checkpoint expects
+            self._expand(self._freeze())
+            self.teacher.take()
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         x, y = self.views(batch.x), batch.labels()
@@ -149,19 +150,27 @@ class EDD(ClassifierMethod):
         old = sharpened_distillation(logits[:, :past], known[:, :past], self.config.temperature)
         return loss + self.config.kd_weight * old
 
-    def _grow(self) -> None:
-        """Freeze slots after the current task, add as many, and train those that then learn."""
+    def _freeze(self) -> list[int]:
+        """Freeze slots after the current task; how many of each memory."""
         config, position = self.config, self.task.position
         rule = GrowthRule(config.growth, config.pruning_ratio, config.max_slots)
+        counts: list[int] = []
         for number, memory in enumerate(self.memories.all()):
-            if config.freeze == "task" and number != TASK_SPECIFIC:
-                continue
-            unfrozen, dim = memory.keys.shape
-            done, tasks = position + 1, self.ctx.num_tasks
+            done, tasks, unfrozen = position + 1, self.ctx.num_tasks, len(memory.keys)
             count = rule.newly_frozen(done, of=tasks, total=len(memory), unfrozen=unfrozen)
-            make = partial(new_slots, count, dim)
-            memory.grow(self.ctx.random.weights(make, "slots", number, position))
-        if config.importance_ref == "prev_task":
+            if config.freeze == "task" and number != TASK_SPECIFIC:
+                count = 0
+            memory.freeze(count)
+            counts.append(count)
+        return counts
+
+    def _expand(self, counts: list[int]) -> None:
+        """Add new slots to each memory, and train all that then learn."""
+        for number, (memory, count) in enumerate(zip(self.memories.all(), counts, strict=True)):
+            make = partial(new_slots, count, memory.keys.shape[1])
+            slots = self.ctx.random.weights(make, "slots", number, self.task.position)
+            memory.append(slots)
+        if self.config.importance_ref == "prev_task":
             self.memories.refer()
         self.optimizer = self.make_optimizer()
 
@@ -196,6 +205,14 @@ class EDD(ClassifierMethod):
     def parts(self) -> dict[str, Stateful]:
         beside = {"memories": self.memories, "teacher": self.teacher, "task": self.task}
         return {**super().parts(), **beside}
+
+
+def fit_memories(net: nn.Module, state: Mapping[str, Any]) -> None:
+    """Give the memories of a copied network the sizes in its state, which may be older."""
+    prefix = "memories."
+    sizes = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    cast("SlotNetwork", net).memories.resize(sizes)
+    net.requires_grad_(requires_grad=False)
 
 
 build = EDD

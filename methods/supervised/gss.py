@@ -3,8 +3,8 @@
 The greedy variant, which judges a batch as a whole before its images, as Mammoth's `gss` does; in
 the paper every image is judged by itself. Deviation from Mammoth: gradients are those of normalised
 images, where it takes them as they are stored.
-A full buffer is decided about on the host: a step waits for the score of the batch, and for those
-of its images where some of them may enter.
+Who enters is decided on the host: a step waits for the score of the batch, and, with a full buffer,
+for those of its images where some of them may enter.
 """
 
 from __future__ import annotations

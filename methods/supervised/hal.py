@@ -1,19 +1,20 @@
 """HAL: replay that keeps outputs on anchors (Chaudhry et al., 2021, arXiv:2002.08165).
 
-Anchors are synthetic images, one of every past class, which the network is about to forget. A step
-on stream and memory is tried first; the one taken minimises, besides the same cross-entropy, the
-difference that the tried one makes to the outputs on the anchors.
-Deviations from Mammoth's `hal`: the step is tried by plain gradient descent on a copy of the
-weights, where Mammoth steps its optimizer twice; anchors, their training and the mean feature go
-through the network in eval mode, so that they leave its batch statistics alone; the mean feature
-is that of images without augmentation.
+Anchors are synthetic images, one of every class of each past task, which the network is about to
+forget. A step on stream and memory is tried first; the one taken minimises, besides the same
+cross-entropy, the difference that the tried one makes to the outputs on the anchors.
+Deviations from Mammoth's `hal`: after the step that is tried, weights and optimizer are what they
+were before, where Mammoth's optimizer has moved its averages (`tried_step: plain` tries a step of
+gradient descent, which at the learning rates of Adam is next to none); anchors, their training and
+the mean feature go through the network in eval mode, so that they leave its batch statistics alone;
+the mean feature is that of images without augmentation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 
 from methods.base import Batch, Context, Planned, Signal, Stateful, TaskView
 from methods.learners import ClassifierMethod, evaluating
-from methods.parts.anchors import Anchors, Weights, anchor_loss, stepped
+from methods.parts.anchors import Anchors, Weights, anchor_loss, stepped, tried_weights
 from methods.parts.requirements import require_room
 from methods.parts.ring_buffer import RingBuffer
 from methods.parts.transfers import sent
@@ -32,14 +33,15 @@ from methods.parts.transfers import sent
 class Config:
     """`anchor_weight` is the paper's lambda, `mean_weight` its gamma.
 
-    `inner_lr` is the learning rate of the step that is tried, of the step on the memory and of the
-    anchors, which are all plain gradient descent; None: the protocol's, as in Mammoth.
+    `inner_lr` is the learning rate of plain gradient descent: of the step on the memory, of the
+    anchors, and of a plain `tried_step`; None: the protocol's, as in Mammoth.
     """
 
     anchor_weight: float = 0.1  # EDD's comparison
     beta: float = 0.5  # EDD's comparison
     mean_weight: float = 0.1  # EDD's comparison
     anchor_steps: int = 100  # Mammoth
+    tried_step: Literal["optimizer", "plain"] = "optimizer"  # Mammoth
     inner_lr: float | None = None
 
     def __post_init__(self) -> None:
@@ -81,13 +83,19 @@ class HAL(ClassifierMethod):
         if not len(self.anchors):
             return
         images = self.anchors.images
-        lr = self.config.inner_lr or self.optimizer.param_groups[0]["lr"]
-        tried = stepped(self.net, lr)
+        tried = self._tried()
         with evaluating(self.net):
             with torch.no_grad():
                 targets = functional_call(self.net, tried, (images,))
             drift = F.mse_loss(self.net(images), targets)
             (self.config.anchor_weight * drift).backward()
+
+    def _tried(self) -> Weights:
+        """The weights after the step that the gradients lead to, which is not taken."""
+        if self.config.tried_step == "plain":
+            lr = self.config.inner_lr or self.optimizer.param_groups[0]["lr"]
+            return stepped(self.net, lr)
+        return tried_weights(self.net, self.optimizer)
 
     def remember(self, batch: Batch) -> None:
         self.anchors.follow(self.embed(batch.x), self.config.beta)

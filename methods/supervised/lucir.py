@@ -97,6 +97,7 @@ class LUCIR(ClassifierMethod):
         self.current = CurrentTask()
         self.exemplars = BalancedMemory(ctx.training.buffer_size, ctx.device)
         self.deck = Deck()
+        self._rows = torch.empty(0, dtype=torch.int64)  # of the exemplars that join the batch
         self.teacher = FrozenNet(self.backbone)
         self.finetuning = config.finetuning(ctx.training.batch_size)
         self._before = self.classifier.weight.detach()  # as it was before the step
@@ -127,11 +128,15 @@ class LUCIR(ClassifierMethod):
         rows, rng = len(self.exemplars), self.ctx.random("finetune")
         yield from self.finetuning.run(self.classifier, self._finetune_loss, rows, rng)
 
+    def before_passes(self, batch: Batch) -> None:
+        del batch
+        if self.current.past:
+            self._rows = self.deck.draw(len(self.exemplars), self.ctx.random("replay"))
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         x, y = batch.x, batch.labels()
         if self.current.past:
-            rows = self.deck.draw(len(self.exemplars), self.ctx.random("replay"))
-            old_x, old_y = self._stored(rows)
+            old_x, old_y = self._stored(self._rows)
             x, y = torch.cat([x, old_x]), torch.cat([y, old_y])
         views = self.views(x)
         features = self.backbone(views)

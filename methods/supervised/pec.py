@@ -2,9 +2,9 @@
 
 "Prediction Error-based Classification for Class-Incremental Learning" (arXiv:2305.18806). Every
 student learns, from images of its class alone, the outputs of one frozen random network. A class's
-score is the student's negative mean squared error. No student is touched after its task, so that
-nothing is forgotten and the order of classes does not matter; accuracy falls only because more
-classes compete.
+score is the student's negative mean squared error. No student is touched by images of other
+classes, so that nothing is forgotten and the order of classes does not matter; accuracy falls only
+because more classes compete.
 
 There is no backbone: the protocol's network is not used, nor its optimizer. Every student has an
 Adam of its own, with the learning rate of this method. `pec_schedule: native` is that of the

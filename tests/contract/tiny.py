@@ -143,6 +143,9 @@ class Recorder(Method):
             self.steps.append(losses)
             yield losses
 
+    def finite(self) -> bool:
+        return self.method.finite()
+
     @property
     def measurable(self) -> bool:
         return self.method.measurable

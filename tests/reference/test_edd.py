@@ -111,8 +111,9 @@ def test_alignment_compares_flattened_attention_with_the_teacher_in_both_memorie
     theirs = run.method.teacher.net(normalize(batch.x)).targets
     wanted = 0.0
     for number, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
-        a = naive_attention(mine[0], memories(run)[number]).flatten(1)
-        b = naive_attention(other[0], run.method.teacher.net.memories.all()[number]).flatten(1)
+        known = run.method.teacher.net.memories.all()[number]
+        a = naive_attention(mine[0], memories(run)[number])[..., : len(known)].flatten(1)
+        b = naive_attention(other[0], known).flatten(1)
         wanted += (1 - F.cosine_similarity(a, b)).mean().item() / divisor
     assert wanted > 0
     assert found.item() == pytest.approx(20 * wanted, rel=1e-3)
@@ -124,7 +125,7 @@ def learn_a_little(run):
 
 
 def test_alignment_with_a_teacher_that_is_the_same_network_is_0():
-    run = begun(ba_epochs=0)
+    run = begun(ba_epochs=0, pruning_ratio=0.0)
     batch = a_batch(run, 1)
     run.method.net.train()
     run.method.teacher.net.train()
@@ -299,10 +300,11 @@ def test_the_order_of_the_slots_makes_no_difference_to_any_loss():
     learn_a_little(run)
     batch = a_batch(run, 1)
     before = terms(run, batch)
-    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
-    frozen = torch.tensor([2, 0, 1])
+    old = torch.randperm(17, generator=torch.Generator().manual_seed(0))
+    frozen, new = torch.tensor([2, 0, 1]), torch.tensor([19, 17, 18])  # which the teacher has not
     for memory in (*memories(run), *run.method.teacher.net.memories.all()):
         for name, tensor in memory.state_dict(keep_vars=True).items():
+            order = old if len(tensor) == 17 else torch.cat([old, new])
             tensor.data = tensor.data[frozen if name.startswith("frozen") else order]
     for name, term in terms(run, batch).items():
         torch.testing.assert_close(term, before[name], rtol=1e-4, atol=1e-6)
@@ -353,7 +355,18 @@ def test_the_memories_count_as_extra_parameters_and_the_teacher_as_such():
     held = run.method.memory()
     assert held["extra parameters"] == 4 * slots * (4 + 8)
     net = sum(t.nbytes for t in run.method.net.state_dict().values())
-    assert held["teachers"] == net + held["extra parameters"]
+    known = 20 + 20 + 17 + 17  # the teacher has no new slots
+    assert held["teachers"] == net + 4 * known * (4 + 8)
+
+
+def test_the_teacher_says_what_the_network_said_when_it_was_measured():
+    run, images = learn(fresh(ba_epochs=0), 0), tiny_run("edd").scenario.dataset.test.x[:20]
+    before = run.method.predict(images)
+    run.random.start_task(1)
+    run.method.begin_task(view(run, 1))
+    found = run.method.teacher(run.method.ctx.normalize(images)).logits
+    torch.testing.assert_close(found, before)
+    assert not torch.allclose(run.method.predict(images), before)
 
 
 @pytest.mark.parametrize(

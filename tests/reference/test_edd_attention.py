@@ -210,10 +210,33 @@ def test_a_map_can_be_passed_on_beside_the_memory_or_alone():
     torch.testing.assert_close(features["augmented"], features["memory"] + features["resnet"])
 
 
+@every_softmax
+@pytest.mark.parametrize("scores", [ONE_CHUNK, BY_TWO, BY_ONE])
+def test_a_target_with_fewer_slots_is_compared_over_those_that_it_has(over, scores):
+    (queries, keys, values), (other, other_keys) = inputs()
+    target = other, other_keys[:4]
+
+    def weights(q, k):
+        q, k = (x / x.norm(dim=-1, keepdim=True) for x in (q, k))
+        return (q @ k.T).softmax(2 if over == "slots" else 1)
+
+    ours, theirs = weights(queries, keys), weights(*target)
+    a, b = ours[..., :4].flatten(1), theirs.flatten(1)
+    wanted = 1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
+    read, distance = attend(queries, keys, values, over=over, target=target, scores=scores)
+    torch.testing.assert_close(distance, wanted)
+    factors = draw(*read.shape, seed=9)
+    found = torch.autograd.grad((read * factors).sum() + distance.sum(), (queries, keys, values))
+    naive = (ours @ values * factors).sum() + wanted.sum()
+    for one, two in zip(found, torch.autograd.grad(naive, (queries, keys, values)), strict=True):
+        torch.testing.assert_close(one, two)
+
+
 def test_frozen_slots_are_read_like_the_others():
     memory = SlotMemory(DIM, SLOTS)
     before = memory.all_keys().detach(), memory.all_values().detach()
-    memory.grow(new_slots(2, DIM))
+    memory.freeze(2)
+    memory.append(new_slots(2, DIM))
     queries = draw(1, 3, DIM).float()
     added = torch.cat([before[0], memory.keys[-2:]]), torch.cat([before[1], memory.values[-2:]])
     found, _ = attend(queries, memory.all_keys(), memory.all_values())

@@ -104,6 +104,22 @@ def test_importance_adds_the_movements_of_key_and_value():
     torch.testing.assert_close(memory.importance(), torch.tensor([0.0, 7.0, 1.0]))
 
 
+def grow(memory, slots):
+    """Freeze as many slots as are then added."""
+    memory.freeze(len(slots[0]))
+    memory.append(slots)
+
+
+def test_freezing_alone_changes_nothing_that_is_read():
+    memory = memory_of(*torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0)))
+    moved(memory, [4, 1], 2.0)
+    before = {tuple(row.tolist()) for row in torch.cat([memory.all_keys(), memory.all_values()], 1)}
+    memory.freeze(2)
+    after = {tuple(row.tolist()) for row in torch.cat([memory.all_keys(), memory.all_values()], 1)}
+    assert after == before
+    assert (memory.frozen, len(memory)) == (2, 6)
+
+
 def test_the_slots_that_moved_most_are_frozen_and_as_many_added():
     keys, values = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0))
     memory = memory_of(keys, values)
@@ -111,7 +127,7 @@ def test_the_slots_that_moved_most_are_frozen_and_as_many_added():
     moved(memory, [0, 2, 3, 5], 0.1)
     now = memory.keys.detach().clone()
     fresh = torch.ones(2, 3), -torch.ones(2, 3)
-    memory.grow(fresh)
+    grow(memory, fresh)
     assert torch.equal(memory.frozen_keys, now[[1, 4]])
     assert torch.equal(memory.frozen_values, values[[1, 4]])
     assert torch.equal(memory.keys, torch.cat([now[[0, 2, 3, 5]], fresh[0]]))
@@ -136,7 +152,7 @@ def test_a_slot_that_stays_keeps_its_reference_when_others_are_frozen():
     memory = memory_of(torch.zeros(4, 2), torch.zeros(4, 2))
     moved(memory, 0, 5.0)
     moved(memory, 2, 3.0)
-    memory.grow((torch.ones(1, 2), torch.ones(1, 2)))
+    grow(memory, (torch.ones(1, 2), torch.ones(1, 2)))
     torch.testing.assert_close(memory.importance(), torch.tensor([0.0, 18**0.5, 0.0, 0.0]))
 
 
@@ -144,7 +160,7 @@ def test_a_slot_that_stays_keeps_its_reference_when_others_are_frozen():
 def test_orthogonality_is_the_mean_over_pairs_of_frozen_and_learning_slots(kind):
     memory = memory_of(*torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0)))
     moved(memory, [0, 3], 1.0)
-    memory.grow(new_slots(2, 3))
+    grow(memory, new_slots(2, 3))
     wanted = 0.0
     for frozen, learning in (
         (memory.frozen_keys, memory.keys.detach()),
@@ -171,7 +187,7 @@ def test_orthogonality_of_a_memory_without_learning_slots_is_0():
 
 def test_gradients_of_orthogonality_reach_the_slots_that_learn():
     memory = SlotMemory(3, 4)
-    memory.grow(new_slots(1, 3))
+    grow(memory, new_slots(1, 3))
     memory.orthogonality().backward()
     assert memory.keys.grad.abs().sum() > 0
     assert memory.values.grad.abs().sum() > 0
@@ -180,7 +196,7 @@ def test_gradients_of_orthogonality_reach_the_slots_that_learn():
 
 def test_memories_take_the_shapes_and_the_content_of_a_saved_state():
     first, second = SlotMemories((3, 5), 6), SlotMemories((3, 5), 6)
-    first.all()[1].grow(new_slots(2, 5))
+    grow(first.all()[1], new_slots(2, 5))
     second.resize(first.state_dict())
     second.load_state_dict(first.state_dict())
     assert [len(memory) for memory in second.all()] == [6, 8]

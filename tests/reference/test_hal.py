@@ -282,6 +282,27 @@ def test_the_step_that_is_tried_leaves_adam_alone():
     assert difference(method.optimizer.state_dict(), optimizer.state_dict()) is None
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_the_step_that_is_tried_is_that_of_the_optimizer(first):
+    run, stream = in_the_second_task(optimizer="adam", lr=1e-3, weight_decay=0.01)
+    method = run.method
+    if not first:  # Adam has averages to begin with
+        method.observe(stream[1])
+    method.optimizer.zero_grad()
+    method.loss(stream[0])["cross_entropy"].backward()
+    reference = copy.deepcopy(method.net)
+    optimizer = build_optimizer(reference.parameters(), method.ctx.training)
+    optimizer.load_state_dict(copy.deepcopy(method.optimizer.state_dict()))
+    before = copy.deepcopy(method.state_dict())
+    for ours, theirs in zip(method.net.parameters(), reference.parameters(), strict=True):
+        theirs.grad = ours.grad.clone()
+    optimizer.step()
+    tried = method._tried()
+    for name, wanted in reference.named_parameters():
+        assert torch.equal(tried[name], wanted)
+    assert difference(method.state_dict(), before) is None
+
+
 @pytest.mark.parametrize(("size", "fits"), [(4, False), (5, True)])
 def test_a_buffer_without_an_image_for_every_task_is_refused(size, fits):
     planned = Planned(

@@ -137,6 +137,7 @@ def test_the_loss_of_a_later_task_against_loops(outputs):
     batch = next(iter(run._batches(run.scenario.tasks[2])))
     saved = copy.deepcopy(method.state_dict())
     method.net.train()
+    method.before_passes(batch)
     terms = {name: float(term.detach()) for name, term in method.loss(batch).items()}
     method.load_state_dict(saved)
     method.net.train()

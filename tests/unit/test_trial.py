@@ -405,6 +405,15 @@ def test_cost_rows_tell_memory_by_kind_and_parameters(trials, setup, store):
         assert last[metric, None] > 0
 
 
+def test_a_trial_whose_weights_are_no_numbers_at_the_end_of_a_task_has_diverged(trials, setup):
+    (trial,) = trials()
+    run = TrialRun(trial, setup.data_root, torch.device("cpu"))
+    run.method.remember = lambda _: next(run.method.net.parameters()).data.fill_(math.nan)
+    last = replace(run.scenario.tasks[0], train=run.scenario.tasks[0].train[:8])  # a single step
+    with pytest.raises(DivergedError, match="a weight became infinite or not a number"):
+        run._learn(last)
+
+
 def test_the_seconds_of_an_epoch_leave_out_the_first_and_what_comes_after_the_last(trials, setup):
     (trial,) = trials("epochs=4")
     run = TrialRun(trial, setup.data_root, torch.device("cpu"))
