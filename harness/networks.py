@@ -18,7 +18,7 @@ from methods.base import Backbone
 class Networks:
     """A backbone on the meta device, and whether it or its heads normalise vectors over a batch.
 
-    Batch normalisation of vectors cannot train on a single image.
+    Batch normalisation of vectors, or of maps of one pixel, cannot train on a single image.
     """
 
     backbone: Backbone
@@ -48,4 +48,13 @@ def _planned(image_shape: tuple[int, int, int], backbone: str, objective: str | 
         if objective is not None:
             heads = plugins.build("objective", Component(*json.loads(objective)), net)
             modules += heads.modules()
-    return Networks(net, any(isinstance(module, nn.BatchNorm1d) for module in modules))
+    vectors = any(isinstance(module, nn.BatchNorm1d) for module in modules)
+    return Networks(net, vectors or not _trains_on_one(net, image_shape))
+
+
+def _trains_on_one(net: Backbone, image_shape: tuple[int, int, int]) -> bool:
+    try:
+        net(torch.zeros(1, *image_shape, device="meta"))
+    except ValueError:  # what batch normalisation raises
+        return False
+    return True

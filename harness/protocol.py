@@ -136,6 +136,7 @@ def check_method(spec: TrialSpec, *, where: str) -> None:
             training=training,
             objective=objective.module.build,
             backbone=networks.backbone,
+            normalises_vectors=networks.normalises_vectors,
             image_shape=shape,
             num_classes=classes,
             task_classes=task_sizes(spec.distribution, classes, spec.num_tasks, spec.seed),

@@ -224,12 +224,14 @@ class Planned:
     """What is known of a trial when planning.
 
     `objective` is the class of the protocol's objective, `backbone` its network on the meta
-    device, which has shapes but no weights, and `task_classes` the number of classes of each task.
+    device, which has shapes but no weights; it `normalises_vectors` if it cannot train on a single
+    image. `task_classes` is the number of classes of each task.
     """
 
     training: Training
     objective: type[Objective]
     backbone: Backbone
+    normalises_vectors: bool
     image_shape: tuple[int, int, int]
     num_classes: int
     task_classes: tuple[int, ...]

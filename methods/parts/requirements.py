@@ -40,3 +40,21 @@ def require_own_classes(planned: Planned) -> None:
     """
     if sum(planned.task_classes) > planned.num_classes:
         raise ValueError("distribution: it needs tasks with classes of their own, not domains")
+
+
+def require_two_images(planned: Planned, held: int) -> None:
+    """Refuse a replay that goes through the network by itself and may be a single image.
+
+    Args:
+        planned: of the trial.
+        held: the fewest images that are in the memory when something is replayed.
+
+    Raises:
+        ValueError: if the network cannot train on one.
+    """
+    size = min(held, planned.training.replay_batch)
+    if planned.normalises_vectors and size < 2:
+        raise ValueError(
+            "buffer_size and replay_batch: a single image would be replayed, and batch "
+            "normalisation cannot train on one"
+        )

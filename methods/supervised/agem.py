@@ -23,7 +23,7 @@ from methods.learners import ClassifierMethod
 from methods.parts.balanced_memory import evenly_of_each
 from methods.parts.buffers import Buffer, reservoir
 from methods.parts.flat_gradients import flat_gradient, set_gradient
-from methods.parts.requirements import require_room
+from methods.parts.requirements import require_room, require_two_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,11 @@ class AGEM(ClassifierMethod):
 
     @classmethod
     def check(cls, config: Config, planned: Planned) -> None:
+        held = planned.training.buffer_size
         if config.fill == "per_task":
             require_room(planned, len(planned.task_classes), "tasks")
+            held //= len(planned.task_classes)
+        require_two_images(planned, held)
 
     def __init__(self, config: Config, ctx: Context) -> None:
         super().__init__(ctx)

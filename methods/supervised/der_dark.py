@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from methods.base import Batch, Context, Stateful
+from methods.base import Batch, Context, Planned, Stateful
 from methods.learners import ClassifierMethod
 from methods.parts.buffers import Buffer, reservoir
+from methods.parts.requirements import require_two_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,11 @@ class Config:
 
 
 class DarkExperienceReplay(ClassifierMethod):
+    @classmethod
+    def check(cls, config: Config, planned: Planned) -> None:
+        del config
+        require_two_images(planned, planned.training.buffer_size)
+
     def __init__(self, config: Config, ctx: Context) -> None:
         super().__init__(ctx)
         self.config = config

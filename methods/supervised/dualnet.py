@@ -34,7 +34,7 @@ from methods.parts.buffers import Buffer, reservoir
 from methods.parts.current_task import CurrentTask
 from methods.parts.dual_network import FastNetwork, LookAhead, Projector, summed_divergence
 from methods.parts.feature_maps import feature_maps, map_shapes, staged
-from methods.parts.requirements import require_stages
+from methods.parts.requirements import require_stages, require_two_images
 
 FAST_LR = 0.03  # released code
 
@@ -77,6 +77,7 @@ class DualNet(ClassifierMethod):
     @classmethod
     def check(cls, config: Config, planned: Planned) -> None:
         require_stages(planned, 2)
+        require_two_images(planned, planned.training.buffer_size)
         try:
             shapes = map_shapes(staged(planned.backbone), planned.image_shape, _behind_stem(config))
             with torch.device("meta"):

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from methods.base import Batch, Context, Planned, Signal, Stateful, TaskView
 from methods.learners import ClassifierMethod
 from methods.parts.balanced_memory import BalancedMemory
-from methods.parts.requirements import require_room
+from methods.parts.requirements import require_room, require_two_images
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class FDR(ClassifierMethod):
     def check(cls, config: Config, planned: Planned) -> None:
         del config
         require_room(planned, len(planned.task_classes), "tasks")
+        require_two_images(planned, planned.training.buffer_size)
 
     def __init__(self, config: Config, ctx: Context) -> None:
         super().__init__(ctx)

@@ -26,7 +26,7 @@ from methods.parts.balanced_memory import BalancedMemory
 from methods.parts.dual_program import solve_dual
 from methods.parts.exemplars import random_of_each
 from methods.parts.flat_gradients import flat_gradient, set_gradient
-from methods.parts.requirements import require_own_classes, require_room
+from methods.parts.requirements import require_own_classes, require_room, require_two_images
 from methods.parts.transfers import sent
 
 
@@ -66,6 +66,8 @@ class GEM(ClassifierMethod):
         del config
         require_own_classes(planned)
         require_room(planned, planned.num_classes, "classes")
+        share = planned.training.buffer_size // planned.num_classes
+        require_two_images(planned, share * min(planned.task_classes))
 
     def __init__(self, config: Config, ctx: Context) -> None:
         super().__init__(ctx)

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from methods.base import Batch, Context, Planned, Signal, Stateful, TaskView
 from methods.learners import ClassifierMethod, evaluating
 from methods.parts.anchors import Anchors, Weights, anchor_loss, stepped, tried_weights
-from methods.parts.requirements import require_room
+from methods.parts.requirements import require_room, require_two_images
 from methods.parts.ring_buffer import RingBuffer
 from methods.parts.transfers import sent
 
@@ -60,7 +60,9 @@ class HAL(ClassifierMethod):
     @classmethod
     def check(cls, config: Any, planned: Planned) -> None:  # noqa: ANN401
         del config
-        require_room(planned, len(planned.task_classes), "tasks")
+        tasks = len(planned.task_classes)
+        require_room(planned, tasks, "tasks")
+        require_two_images(planned, planned.training.buffer_size // tasks)
 
     def __init__(self, config: Config, ctx: Context) -> None:
         super().__init__(ctx)

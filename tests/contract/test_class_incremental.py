@@ -75,6 +75,34 @@ def test_a_buffer_that_is_not_refused_works(name):
     assert run.method.predict(run.scenario.dataset.test.x[:4]).isfinite().all()
 
 
+ONE_PIXEL = {"name": "cnn", "widths": [4, 4, 8, 8]}  # the last maps of 8x8 images
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("agem", 10), ("hal", 10), ("gem", 10), ("fdr", 5), ("der_dark", 2), ("dualnet", 2)],
+)
+def test_a_single_image_is_not_replayed_where_batch_normalisation_cannot_train_on_it(name, least):
+    words = f"method {name}: buffer_size and replay_batch: a single image would be replayed"
+    with pytest.raises(UserError, match=words):
+        check(name, backbone=ONE_PIXEL, replay_batch=1)
+    for size in {least - 1, least} if name in {"agem", "hal", "der_dark"} else {least}:
+        if size < least:
+            with pytest.raises(UserError, match=words):
+                check(name, backbone=ONE_PIXEL, buffer_size=size)
+            continue
+        run = tiny_run(name, backbone=ONE_PIXEL, buffer_size=size)
+        protocol.check_method(run.trial.spec, where="suite.yaml")
+        for task in run.scenario.tasks[:3]:
+            run._learn(task)
+
+
+def test_batches_of_one_image_are_refused_where_maps_have_one_pixel():
+    with pytest.raises(UserError, match="batch_size: batch normalisation cannot train on 1 image"):
+        check("finetune", backbone=ONE_PIXEL, batch_size=1)
+    check("finetune", batch_size=1)
+
+
 @pytest.mark.parametrize("name", ["edd", "pnn", "dualnet"])
 def test_a_backbone_without_feature_maps_is_refused_when_planning(name):
     with pytest.raises(UserError, match=f"method {name}: backbone: it works on feature maps"):

@@ -304,7 +304,7 @@ def test_memory_is_the_buffer_with_its_logits_and_the_networks_beside_the_backbo
 
 def planned(widths, side):
     net = cnn.CNN(cnn.Config(widths), (1, side, side))
-    return Planned(Training(), SimCLR, net, (1, side, side), 10, (2,) * 5)
+    return Planned(Training(), SimCLR, net, False, (1, side, side), 10, (2,) * 5)
 
 
 def test_images_too_small_for_the_pooling_behind_the_stem_are_refused_and_what_to_do_said():

@@ -309,6 +309,7 @@ def test_a_buffer_without_an_image_for_every_task_is_refused(size, fits):
         training=Training(buffer_size=size),
         objective=None,
         backbone=None,
+        normalises_vectors=False,
         image_shape=(1, 8, 8),
         num_classes=10,
         task_classes=(2,) * 5,

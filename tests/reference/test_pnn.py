@@ -275,7 +275,7 @@ def test_tasks_of_one_class_can_be_learned():
 
 
 def planned(backbone, task_classes=(2,) * 5):
-    return Planned(Training(), SimCLR, backbone, (1, 8, 8), 10, task_classes)
+    return Planned(Training(), SimCLR, backbone, False, (1, 8, 8), 10, task_classes)
 
 
 def test_tasks_that_share_their_classes_are_refused():
