@@ -266,9 +266,11 @@ def test_without_anchors_the_gradient_is_that_of_the_cross_entropy():
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def test_the_step_that_is_tried_leaves_adam_alone():
+@pytest.mark.parametrize("tried_step", ["plain", "optimizer"])
+def test_the_step_that_is_tried_leaves_adam_alone(tried_step):
     run, stream = in_the_second_task(optimizer="adam", lr=1e-3)
     method = run.method
+    method.config = replace(method.config, tried_step=tried_step)
     assert len(method.anchors)
     reference = copy.deepcopy(method.net)
     optimizer = build_optimizer(reference.parameters(), method.ctx.training)
@@ -286,6 +288,7 @@ def test_the_step_that_is_tried_leaves_adam_alone():
 def test_the_step_that_is_tried_is_that_of_the_optimizer(first):
     run, stream = in_the_second_task(optimizer="adam", lr=1e-3, weight_decay=0.01)
     method = run.method
+    method.config = replace(method.config, tried_step="optimizer")
     if not first:  # Adam has averages to begin with
         method.observe(stream[1])
     method.optimizer.zero_grad()
