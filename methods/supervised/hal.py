@@ -3,15 +3,15 @@
 Anchors are synthetic images, one of every class of each past task, which the network is about to
 forget. A step on stream and memory is tried first; the one taken minimises, besides the same
 cross-entropy, the difference that the tried one makes to the outputs on the anchors.
-Deviations from Mammoth's `hal`: the step is tried by gradient descent, as in the paper, where Mammoth
-steps its optimizer (`tried_step: optimizer` does, and then restores weights and optimizer); anchors,
-their training and the mean feature go through the network in eval mode, so that they leave its batch
-statistics alone; the mean feature is that of images without augmentation.
+Deviations from Mammoth's `hal`: the step is tried by gradient descent, as in the paper, where
+Mammoth steps its optimizer (`tried_step: optimizer` does, and then restores weights and optimizer);
+anchors, their training and the mean feature go through the network in eval mode, so that they leave
+its batch statistics alone; the mean feature is that of images without augmentation.
 
-At Adam's learning rates the step of gradient descent changes next to nothing, and HAL is little more
-than replay from a ring; Adam's own step is so large that the outputs on anchors are drawn after what
-the new task makes of them, and HAL forgets nearly as finetuning does, as it does in EDD's Table 1
-(19.99 % on CIFAR-10).
+At Adam's learning rates a step of gradient descent changes next to nothing, and HAL is little more
+than replay from a ring; Adam's own step is so large that the outputs on anchors are drawn after
+what the new task makes of them, and HAL forgets nearly as finetuning does, as it does in EDD's
+Table 1 (19.99 % on CIFAR-10).
 """
 
 from __future__ import annotations
