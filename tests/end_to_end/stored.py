@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from harness.schema import MANIFEST_KEY
 
-TIMES = {"train_seconds", "eval_seconds", "peak_memory_bytes"}
+TIMES = {"train_seconds", "eval_seconds", "epoch_seconds", "peak_memory_bytes"}
 
 
 def numbers(store: Path) -> dict[str, list[dict[str, Any]]]:

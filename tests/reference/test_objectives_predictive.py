@@ -197,11 +197,11 @@ def test_byols_target_moves_once_a_step_by_a_hundredth_and_only_then():
 
 def test_byols_target_keeps_its_own_running_statistics():
     backbone, objective = build(byol)
-    mean = objective.target.net[0].layers[1].running_mean
+    mean = objective.target.net[0].stages[0][1].running_mean
     objective(backbone, images(), rng())
     seen = mean.clone()
     assert not torch.equal(seen, torch.zeros_like(seen))
-    backbone.layers[1].running_mean.add_(5)
+    backbone.stages[0][1].running_mean.add_(5)
     objective.after_step(backbone)
     assert torch.equal(mean, seen)
 
