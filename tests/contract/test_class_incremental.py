@@ -119,7 +119,7 @@ def test_a_method_that_needs_boundaries_is_left_out_where_they_are_hidden(name):
 
 
 @every_method
-def test_tasks_that_share_their_classes_are_refused_or_learned(name):
+def test_tasks_that_share_their_classes_are_refused_when_planning_or_planned(name):
     trial = tiny_trial(name)
     spec = replace(
         trial.spec,
