@@ -50,7 +50,14 @@ class EmptyTask:
 
     def batches(self, size: int, *, epochs: int, rng: torch.Generator) -> Batches:
         del size, epochs, rng
-        return []
+        return _NoBatches()
+
+
+class _NoBatches(tuple[Batch, ...]):
+    """A stream without images."""
+
+    epochs: int = 0
+    milestones: tuple[int, ...] = ()
 
 
 def context(batch: int, device: torch.device) -> Context:

@@ -140,6 +140,14 @@ class TimedBatches:
     def __len__(self) -> int:
         return self.count
 
+    @property
+    def epochs(self) -> int:
+        return self.batches.epochs
+
+    @property
+    def milestones(self) -> tuple[int, ...]:
+        return self.batches.milestones
+
     def __iter__(self) -> Iterator[Batch]:
         draw = self.clock.section("stream", partial(next, iter(self.batches)))
         for _ in range(self.count):

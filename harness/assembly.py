@@ -10,10 +10,11 @@ from typing import Any, Literal
 import torch
 
 from harness import plugins, protocol
-from harness.config import settings
 from harness.data.augment import Normalizer
 from harness.data.base import Dataset
-from harness.data.scenarios import Scenario, Task, split_classes, split_domains
+from harness.data.entries import dataset_entry
+from harness.data.imbalance import long_tailed
+from harness.data.scenarios import Scenario, Task, class_order, split_classes, split_domains
 from harness.data.shelf import load
 from harness.data.shuffled import ShuffledBatches, part
 from harness.data.stream import Tally, TaskBatches, training_rows
@@ -43,12 +44,13 @@ def task_stream(
             split=scenario.dataset.train,
             rows=training_rows(scenario, one, reveal),
             size=chosen.batch_size,
-            epochs=chosen.epochs,
+            epochs=chosen.epochs_of(one.position),
             drop_last=chosen.drop_last,
             reveal=reveal,
             position=one.position,
             rng=generator(seed, "batch-order", one.position),
             tally=tally,
+            milestones=chosen.milestones_of(one.position),
         )
 
     if Signal.IID not in reveal:
@@ -64,6 +66,8 @@ def task_stream(
         position=task.position,
         seed=seed,
         tally=tally,
+        epochs=chosen.epochs_of(task.position),
+        milestones=chosen.milestones_of(task.position),
     )
 
 
@@ -82,28 +86,33 @@ def build_dataset(spec: TrialSpec, data_root: Path) -> Dataset:
 
 def dataset_key(spec: TrialSpec) -> tuple[str, Any]:
     """The data set's name and its settings, complete: equal for trials that share the images."""
-    entry = plugins.find("data set", spec.dataset.name, where="trial")
-    config = settings(entry.config, spec.dataset.settings, where=f"data set {spec.dataset.name}")
-    if hasattr(entry.module, "seeded"):
-        config = entry.module.seeded(config, spec.seed)
-    return spec.dataset.name, config
+    name = spec.dataset.name
+    module = plugins.find("data set", name, where="trial").module
+    config = dataset_entry(name, spec.dataset.settings, where="trial").config
+    return name, module.seeded(config, spec.seed) if hasattr(module, "seeded") else config
 
 
 def build_scenario(spec: TrialSpec, data_root: Path, device: torch.device) -> Scenario:
     """The trial's tasks, its images on the device.
 
     Raises:
-        DataError: if the data set is not there or damaged.
+        DataError: if the data set is not there or damaged, or has too few images.
     """
-    dataset = _to(build_dataset(spec, data_root), device)
-    order = spec.protocol["class_order"]
+    dataset = build_dataset(spec, data_root)
+    chosen = spec.protocol["class_order"]
+    order = class_order(
+        chosen if isinstance(chosen, str) else tuple(chosen), dataset.num_classes, spec.seed
+    )
+    imbalance = dataset_entry(spec.dataset.name, spec.dataset.settings, where="trial").imbalance
+    if imbalance is not None:
+        dataset = long_tailed(dataset, imbalance, order=order, seed=spec.seed)
     cut = split_domains
     if spec.distribution != "domains":
         cut = partial(split_classes, distribution=spec.distribution)
     return cut(
-        dataset,
+        _to(dataset, device),
         num_tasks=spec.num_tasks,
-        order=order if isinstance(order, str) else tuple(order),
+        order=order,
         validation=spec.protocol["validation"],
         seed=spec.seed,
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness import plugins, protocol
 from harness.config import CONFIGS, fields, mapping, read_yaml
+from harness.data.entries import dataset_component, dataset_entry
 from harness.data.scenarios import check_domains, class_order, task_sizes
 from harness.errors import UserError, unknown
 from harness.spec import Component, ProtocolSettings, Trial, TrialSpec
@@ -134,7 +135,7 @@ class _Cell:
             **self.dataset.set,
             **self.assigned.for_dataset(self.dataset),
         }
-        return plugins.component("data set", self.dataset.name, values, where=self.grid.where)
+        return dataset_component(self.dataset.name, values, where=self.grid.where)
 
     def protocol_settings(self) -> dict[str, Any]:
         general, special = self._files()
@@ -221,7 +222,7 @@ def _expand_grid(
 def check_scenario(spec: TrialSpec, *, where: str) -> None:
     """The data set must divide into the tasks, and a listed order name each class once."""
     entry = plugins.find("data set", spec.dataset.name, where=where)
-    config = entry.config(**spec.dataset.settings)
+    config = dataset_entry(entry.name, spec.dataset.settings, where=where).config
     classes = entry.module.num_classes(config)
     domains = None
     if spec.distribution == "domains":

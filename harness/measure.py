@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -31,6 +34,18 @@ class Measurement:
     value: float
     n: int
     condition: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Details:
+    """What one number cannot say, as columns of equal length, for figures and later analyses.
+
+    `columns` are arrays (N,), or (N, ...) for a list of numbers a row. A store keeps them in
+    `records/<trial_id>/<kind>/`, one file a task (`harness.records`).
+    """
+
+    kind: str
+    columns: Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +93,10 @@ class Checkpoint:
         """A fresh generator for one evaluator; no draw from it reaches the method."""
         return generator(self._seed, "probe", evaluator, self.after_task)
 
+    def fixed_rng(self, *purpose: str | int) -> torch.Generator:
+        """The same after every task, and for all methods: for variants of the measured images."""
+        return generator(self._seed, "fixed probe", *purpose)
+
     def labels(self, part: Part) -> Tensor:
         """Labels of one part's images, ordered by task; int64 (N,)."""
         return self._data(part).y[self.rows(part)]
@@ -94,10 +113,26 @@ class Checkpoint:
         for rows in self.rows(part).split(EVAL_BATCH):
             yield data[rows]
 
+    def images(self, part: Part, places: Tensor) -> Tensor:
+        """Some of them, uint8 (len(places), C, H, W), by their places in that order."""
+        return self._data(part).x[self.rows(part)[places]]
+
     @cached_property
     def logits(self) -> Tensor:
         """Scores of the measured images, (N, num_classes), on the method's device."""
         return torch.cat([self.method.predict(x) for x in self.batches(self.split)])
+
+    @cached_property
+    def class_logits(self) -> Tensor:
+        """Likewise the logits whose softmax is the method's confidence."""
+        return torch.cat([self.method.class_logits(x) for x in self.batches(self.split)])
+
+    @cached_property
+    def train_counts(self) -> Tensor:
+        """Training images of each class in all tasks, int64 (num_classes,) on the CPU."""
+        rows = torch.cat([task.train for task in self.scenario.tasks])
+        labels = self.scenario.dataset.train.y.cpu()[rows]
+        return labels.bincount(minlength=self.scenario.dataset.num_classes)
 
     def features(self, part: Part) -> Tensor:
         """Features of one part's images, (N, D), on the method's device; computed once."""
@@ -130,8 +165,33 @@ class Evaluator(abc.ABC):
     def __init__(self, config: Any) -> None:  # noqa: ANN401 - the evaluator's own Config
         self.config = config
 
+    def prepare(self, scenario: Scenario, data_root: Path) -> None:  # noqa: B027 - optional hook
+        """Fetch what it needs besides the trial's data set; called before training.
+
+        Raises:
+            DataError: if it is not there.
+        """
+
     @abc.abstractmethod
-    def evaluate(self, checkpoint: Checkpoint) -> Iterable[Measurement]: ...
+    def evaluate(self, checkpoint: Checkpoint) -> Iterable[Measurement | Details]: ...
+
+
+def as_numpy(values: Tensor) -> npt.NDArray[Any]:
+    """A tensor's values on the CPU, for a column of `Details`."""
+    return values.detach().cpu().numpy()
+
+
+def counts_by_class(labels: Tensor, hits: Tensor, num_classes: int) -> npt.NDArray[np.int64]:
+    """Right answers and images of each class, (2, num_classes), with one transfer from the device.
+
+    Args:
+        labels: int64 (N,).
+        hits: bool (N,).
+        num_classes: how many there are.
+    """
+    total = torch.bincount(labels, minlength=num_classes)
+    right = torch.bincount(labels[hits], minlength=num_classes)
+    return as_numpy(torch.stack([right, total]))
 
 
 @dataclass(frozen=True, slots=True)

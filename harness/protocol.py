@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from harness import plugins
 from harness.config import CONFIGS, fields, mapping, plain, read_yaml, settings
+from harness.data.entries import dataset_entry
 from harness.data.scenarios import task_sizes
 from harness.errors import UserError, unknown
 from harness.measure import Evaluator
@@ -128,7 +129,7 @@ def check_method(spec: TrialSpec, *, where: str) -> None:
     objective = plugins.find("objective", part(spec.protocol, "objective").name, where=where)
     heads = part(spec.protocol, "objective") if method.uses_objective else None
     entry = plugins.find("data set", spec.dataset.name, where=where)
-    images = entry.config(**spec.dataset.settings)
+    images = dataset_entry(spec.dataset.name, spec.dataset.settings, where=where).config
     shape, classes = entry.module.image_shape(images), entry.module.num_classes(images)
     try:
         networks = planned_networks(shape, part(spec.protocol, "backbone"), heads)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+import torch
 from rich.console import Console
 
 from harness import cluster
-from harness.assembly import build_dataset, dataset_key
+from harness.assembly import build_evaluators, build_scenario, dataset_key
+from harness.config import settings
 from harness.data.shelf import data_root
 from harness.device import device_for
 from harness.errors import UserError
@@ -20,7 +23,7 @@ from harness.grid import Skip, expand, select
 from harness.inline import run_inline
 from harness.manifest import git_revision, suite_document
 from harness.progress import ProgressDisplay
-from harness.spec import Trial
+from harness.spec import ProtocolSettings, Trial
 from harness.store import DIVERGED, Failure, Store
 from harness.suite import Suite, load_suite, parse_only
 
@@ -144,14 +147,19 @@ def run_plan(
 def check_data(trials: Iterable[Trial], root: Path, console: Console) -> None:
     """Load each data set once before anything starts; generated ones are cached by that.
 
+    What evaluators need besides is looked for as well.
+
     Raises:
-        DataError: if one is not there or damaged.
+        DataError: if something is not there or damaged.
     """
     seen: set[Hashable] = set()
     for trial in trials:
-        key = dataset_key(trial.spec)
+        key = (dataset_key(trial.spec), json.dumps(trial.spec.protocol["evaluators"]))
         if key not in seen:
             seen.add(key)
             if console.is_terminal:  # a line, as images that are decoded have a bar of their own
                 console.print(f"loading {trial.dataset_label}", markup=False)
-            build_dataset(trial.spec, root)
+            scenario = build_scenario(trial.spec, root, torch.device("cpu"))
+            chosen = settings(ProtocolSettings, trial.spec.protocol, where="protocol")
+            for _, _, evaluator in build_evaluators(chosen):
+                evaluator.prepare(scenario, root)

@@ -25,7 +25,7 @@ from harness.data.stream import RevealedTask, Tally, TaskBatches
 from harness.device import peak_memory_bytes, reset_peak_memory, synchronize
 from harness.errors import UserError
 from harness.measure import Checkpoint, Cost, Evaluator, Measurement
-from harness.records import write_records
+from harness.records import write_details, write_records
 from harness.schema import BEFORE_TRAINING, Row
 from harness.seeds import Randomness
 from harness.spec import ProtocolSettings, Trial
@@ -81,6 +81,8 @@ class TrialRun:
         self.random = Randomness(trial.spec.seed)
         self.method = build_method(trial.spec, self.settings, self.scenario, self.random, device)
         self.evaluators = build_evaluators(self.settings)
+        for _, _, evaluator in self.evaluators:
+            evaluator.prepare(self.scenario, data_root)
         self.position = _Position()
         self.records: Path | None = None
         self._epochs: list[float] = []
@@ -173,12 +175,20 @@ class TrialRun:
         )
         for name, when, evaluator in self.evaluators:
             if self._due(evaluator, when, after_task):
-                found = evaluator.evaluate(checkpoint)
-                self.position.measured += [self._entry(after_task, name, one) for one in found]
+                self._take(name, evaluator, checkpoint)
         if self.records is not None and after_task != BEFORE_TRAINING:
             for kind in self.settings.records:
                 write_records(kind, checkpoint, self.records)
         self.position.eval_seconds += time.perf_counter() - started
+
+    def _take(self, name: str, evaluator: Evaluator, checkpoint: Checkpoint) -> None:
+        """Measure, and keep what is found; details only where there is a folder for them."""
+        after_task = checkpoint.after_task
+        for found in evaluator.evaluate(checkpoint):
+            if isinstance(found, Measurement):
+                self.position.measured.append(self._entry(after_task, name, found))
+            elif self.records is not None:
+                write_details(found, after_task, self.records)
 
     def _due(self, evaluator: Evaluator, when: str, after_task: int) -> bool:
         if after_task == BEFORE_TRAINING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, final, runtime_checkable
 
@@ -50,7 +50,16 @@ class Batch:
 
 
 class Batches(Sized, Iterable[Batch], Protocol):
-    """A stream of known length: every image drawn from it counts in `samples_seen`."""
+    """A stream of known length: every image drawn from it counts in `samples_seen`.
+
+    It passes `epochs` times over its images; `milestones` are the epochs after which a `multistep`
+    schedule multiplies the learning rate.
+    """
+
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def milestones(self) -> tuple[int, ...]: ...
 
 
 class TaskView(Protocol):
@@ -86,7 +95,8 @@ class Training:
     `passes` optimizer steps are made on each stream batch; `replay_batch` images are drawn from a
     memory of at most `buffer_size` images. `fresh_optimizer` starts every task with new optimizer
     state. `milestones` are epochs of a task at which a `multistep` schedule multiplies the
-    learning rate by `gamma`; a `cosine` schedule anneals to 0 over each task.
+    learning rate by `gamma`; a `cosine` schedule anneals to 0 over each task. `first_epochs` and
+    `first_milestones` are those of the first task, if it is trained differently.
     """
 
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -99,6 +109,8 @@ class Training:
     fresh_optimizer: bool = False
     batch_size: int = 10
     epochs: int = 1
+    first_epochs: int | None = None
+    first_milestones: tuple[int, ...] | None = None
     passes: int = 1
     replay_batch: int = 10
     buffer_size: int = 200
@@ -110,6 +122,17 @@ class Training:
         for name in ("lr", "momentum", "weight_decay"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.first_epochs is not None and self.first_epochs < 1:
+            raise ValueError(f"first_epochs must be at least 1, got {self.first_epochs}")
+
+    def epochs_of(self, position: int) -> int:
+        """Epochs of the task at `position`, counted from 0."""
+        return self.epochs if position or self.first_epochs is None else self.first_epochs
+
+    def milestones_of(self, position: int) -> tuple[int, ...]:
+        """Likewise the epochs at which its learning rate falls."""
+        first = self.first_milestones
+        return self.milestones if position or first is None else first
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,12 +267,29 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: Any, /) -> object: ...  # noqa: ANN401
 
 
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """Images of one task as a method recalls them from what it keeps.
+
+    Attributes:
+        task: position of the task.
+        rows: row numbers of the originals in the training data, int64 (N,).
+        x: uint8 (N, C, H, W).
+        bits: what each of them takes in memory, float64 (N,).
+    """
+
+    task: int
+    rows: Tensor
+    x: Tensor
+    bits: Tensor
+
+
 @runtime_checkable
 class Held(Protocol):
     """A part that a method keeps beside its network; it counts in `Method.memory`.
 
-    `kind` is "exemplars", "cues", "teachers", "importance" or "extra parameters"; `nbytes` the
-    bytes filled, not those allocated.
+    `kind` is "exemplars", "cues", "cue index", "teachers", "importance" or "extra parameters";
+    `nbytes` the bytes filled, not those allocated.
     """
 
     @property
@@ -314,6 +354,27 @@ class Method(abc.ABC):
     def predict(self, x: Tensor, task: int | None = None) -> Tensor:
         """Class scores of shape (B, num_classes), without gradients, in eval mode."""
         raise NotImplementedError(f"{type(self).__name__} learns representations only")
+
+    def class_logits(self, x: Tensor) -> Tensor:
+        """Logits (B, num_classes) whose softmax is the method's confidence, likewise.
+
+        The scores of `predict`, unless the classifier is no softmax (iCaRL's nearest mean).
+        """
+        return self.predict(x)
+
+    def class_attention(self, x: Tensor, y: Tensor) -> Tensor | None:
+        """Where in raw images (B, C, H, W) the evidence for classes `y` (B,) is, in eval mode.
+
+        Maps (B, h, w) of numbers that are not negative, without gradients; None if the network
+        has no feature maps to tell.
+        """
+        del x, y
+        return None
+
+    def recalled(self, per_task: int) -> Sequence[Recalled]:
+        """At most `per_task` images of each task, recalled from what is kept; none if none are."""
+        del per_task
+        return ()
 
     @abc.abstractmethod
     def memory(self) -> dict[str, int]:

@@ -23,10 +23,12 @@ from methods.base import (
     Method,
     Objective,
     Signal,
+    StagedBackbone,
     Stateful,
     TaskView,
     Training,
 )
+from methods.parts.grad_cam import grad_cam, last_maps
 
 
 def build_optimizer(
@@ -42,19 +44,19 @@ def build_optimizer(
 
 
 def build_schedule(
-    optimizer: torch.optim.Optimizer, training: Training, num_batches: int
+    optimizer: torch.optim.Optimizer, training: Training, batches: Batches
 ) -> LRScheduler | None:
-    """A schedule over the `num_batches` batches of one task, stepped after each; None: constant.
+    """A schedule over the batches of one task, stepped after each; None: constant.
 
     It starts from the learning rate that `optimizer` was made with, wherever the last one ended.
     """
     for group in optimizer.param_groups:
         group["lr"] = group.get("initial_lr", group["lr"])
     if training.schedule == "cosine":
-        return CosineAnnealingLR(optimizer, T_max=num_batches)
+        return CosineAnnealingLR(optimizer, T_max=len(batches))
     if training.schedule == "multistep":
-        an_epoch = num_batches // training.epochs
-        steps = [epoch * an_epoch for epoch in training.milestones]
+        an_epoch = len(batches) // batches.epochs
+        steps = [epoch * an_epoch for epoch in batches.milestones]
         return MultiStepLR(optimizer, steps, gamma=training.gamma)
     return None
 
@@ -103,7 +105,7 @@ class GradientMethod(Method):
         del task
         if self.ctx.training.fresh_optimizer:
             self.optimizer = self.make_optimizer()
-        schedule = build_schedule(self.optimizer, self.ctx.training, len(batches))
+        schedule = build_schedule(self.optimizer, self.ctx.training, batches)
         for batch in batches:
             yield self.observe(batch)
             if schedule is not None:
@@ -187,6 +189,16 @@ class ClassifierMethod(GradientMethod):
         del task  # one head for all tasks
         with evaluating(self.net):
             return self.net(self.ctx.normalize(x))
+
+    def class_attention(self, x: Tensor, y: Tensor) -> Tensor | None:
+        backbone = self.backbone
+        # A method that embeds in another way has its evidence elsewhere.
+        plain = type(self).embed is ClassifierMethod.embed
+        if not plain or not isinstance(backbone, StagedBackbone):
+            return None
+        with evaluating(self.net):
+            maps = last_maps(backbone, self.ctx.normalize(x))
+            return grad_cam(maps, lambda found: self.head(backbone.pool(found)), y)
 
 
 class SelfSupervisedMethod(GradientMethod):

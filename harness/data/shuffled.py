@@ -22,6 +22,7 @@ class ShuffledBatches:
 
     The stream is the rows in one random order after another, cut into batches of `size` images;
     the n-th order depends on the seed and n alone, so that any part of it can be drawn by itself.
+    `epochs` and `milestones` are those of the tasks that it takes the place of.
     """
 
     split: Split
@@ -33,6 +34,8 @@ class ShuffledBatches:
     position: int
     seed: int
     tally: Tally
+    epochs: int = 1
+    milestones: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return self.stop - self.first

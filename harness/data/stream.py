@@ -44,6 +44,7 @@ class TaskBatches:
     position: int
     rng: torch.Generator
     tally: Tally
+    milestones: tuple[int, ...] = ()
     on_epoch: Callable[[], None] = _ignore
 
     def __len__(self) -> int:

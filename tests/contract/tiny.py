@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from harness.schema import Row
 from harness.spec import Component, Trial, TrialSpec
 from harness.trial import Progress, TrialRun
 from methods import registry
-from methods.base import Batch, Batches, Losses, Method, TaskView
+from methods.base import Batch, Batches, Losses, Method, Recalled, TaskView
 
 NUM_TASKS = 5
 CPU = torch.device("cpu")
@@ -165,6 +165,15 @@ class Recorder(Method):
     def predict(self, x: Tensor, task: int | None = None) -> Tensor:
         return self.method.predict(x, task)
 
+    def class_logits(self, x: Tensor) -> Tensor:
+        return self.method.class_logits(x)
+
+    def class_attention(self, x: Tensor, y: Tensor) -> Tensor | None:
+        return self.method.class_attention(x, y)
+
+    def recalled(self, per_task: int) -> Sequence[Recalled]:
+        return self.method.recalled(per_task)
+
     def memory(self) -> dict[str, int]:
         return self.method.memory()
 
@@ -187,6 +196,14 @@ class RecordedBatches:
 
     def __len__(self) -> int:
         return len(self.batches)
+
+    @property
+    def epochs(self) -> int:
+        return self.batches.epochs
+
+    @property
+    def milestones(self) -> tuple[int, ...]:
+        return self.batches.milestones
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.batches:

@@ -1,7 +1,7 @@
 """One trial from its settings to its stored numbers, whatever happens on the way."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import sklearn.datasets  # noqa: F401 - or the first test would wait for it
@@ -435,12 +435,25 @@ def test_an_upper_reference_on_a_shuffle_of_all_tasks_has_no_epochs_to_time(tria
     assert run._epoch_seconds() is None
 
 
+@dataclass
+class Stream:
+    """As much of a stream as a schedule asks for."""
+
+    batches: int
+    epochs: int
+    milestones: tuple[int, ...]
+
+    def __len__(self):
+        return self.batches
+
+
 def rates(training, tasks=2, batches=4):
     """The learning rate of every step of some tasks, each under a schedule of its own."""
     optimizer = build_optimizer([torch.nn.Parameter(torch.zeros(1))], training)
     found = []
     for _ in range(tasks):
-        schedule = build_schedule(optimizer, training, batches)
+        stream = Stream(batches, training.epochs, training.milestones)
+        schedule = build_schedule(optimizer, training, stream)
         for _ in range(batches):
             found.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
