@@ -244,20 +244,21 @@ def _plan(
             raise unknown("state", state, ["diverged"], where="--retry")
     request = Request(suite, results, assignments or [], only or [], frozenset(retry or []))
     made = make_plan(request)
-    _check_metrics(made.suite.metrics, where=f"{suite}: metrics")
+    for names in made.suite.metrics:
+        _check_metrics(names, where=f"{suite}: metrics")
     return made
 
 
 def _check_metrics(names: Sequence[str], *, where: str) -> None:
     from analysis.aggregate import definition
-    from analysis.costs import COSTS
     from analysis.metrics import METRICS
+    from analysis.scalars import SCALARS
 
     for name in names:
         try:
             definition(name)
         except ValueError:
-            raise unknown("metric", name, [*METRICS, *COSTS], where=where) from None
+            raise unknown("metric", name, [*METRICS, *SCALARS], where=where) from None
 
 
 def _print_tables(results: Path, suite: str | None = None) -> None:

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import pandas as pd
 
-from analysis.costs import COSTS, final_costs
 from analysis.load import DIVERGED, DONE, FAILED, MISSING, Results
 from analysis.metrics import METRICS
+from analysis.scalars import SCALARS, final_scalars
 from analysis.summary import ACCURACY, TASK_IL, summarise
 
 CELL: Final = ("suite", "protocol", "label", "dataset", "num_tasks", "distribution")
@@ -37,13 +37,14 @@ class Definition:
 
 
 def definition(name: str) -> Definition:
-    """What a column of this name shows: a metric, `<metric>_task_il`, or a cost.
+    """What a column of this name shows: a metric, `<metric>_task_il`, or a scalar.
 
     Raises:
         ValueError: if there is no such metric.
     """
-    if name in COSTS:
-        return Definition(COSTS[name].formula, COSTS[name].scale, None)
+    if name in SCALARS:
+        scalar = SCALARS[name]
+        return Definition(scalar.formula, scalar.scale, scalar.higher_is_better)
     metric = METRICS[base_metric(name)]
     return Definition(metric.formula, 100.0, metric.higher_is_better)
 
@@ -52,18 +53,18 @@ def base_metric(name: str) -> str:
     """`FA` for `FA` and for `FA_task_il`, the same number with the task known at test time."""
     base = name.removesuffix(_TASK_IL_SUFFIX)
     if base not in METRICS:
-        raise ValueError(f"unknown metric '{name}'; there are {', '.join([*METRICS, *COSTS])}")
+        raise ValueError(f"unknown metric '{name}'; there are {', '.join([*METRICS, *SCALARS])}")
     return base
 
 
 def scored(results: Results, metrics: Sequence[str]) -> pd.DataFrame:
     """The wanted trials with distinct labels and these metrics (as stored; NaN if not done)."""
     trials = results.trials.assign(label=distinct_labels(results.trials))
-    costs = [name for name in metrics if name in COSTS]
-    plain = [name for name in metrics if name not in COSTS]
+    scalars = [name for name in metrics if name in SCALARS]
+    plain = [name for name in metrics if name not in SCALARS]
     kinds = {name: ACCURACY if base_metric(name) == name else TASK_IL for name in plain}
     trials[list(metrics)] = float("nan")
-    for name, found in final_costs(results.rows, costs).items():
+    for name, found in final_scalars(results.rows, scalars).items():
         trials[str(name)] = trials["trial_id"].map(found.to_dict()).astype(float)
     # The suite's word on the primary evaluator counts; a trial may be stored under another.
     for primary in trials["primary"].unique():

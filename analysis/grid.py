@@ -105,12 +105,18 @@ def grid(cells: pd.DataFrame, metrics: Sequence[str]) -> Grid:
     lines: list[dict[Any, Any]] = cells.to_dict("records")
     labels = list(dict.fromkeys(str(line["label"]) for line in lines))
     settings = _ordered(_setting(line) for line in lines)
-    columns = [Column(setting, metric) for setting in settings for metric in metrics]
     usual = usual_n(cells)
     found = {
         (str(line["label"]), Column(_setting(line), str(line["metric"]))): _cell(line, usual)
         for line in lines
     }
+    present = {column for _, column in found}
+    columns = [
+        column
+        for setting in settings
+        for metric in metrics
+        if (column := Column(setting, metric)) in present
+    ]
     plain = Grid(labels, columns, found)
     ranks = {key: rank for column in columns for key, rank in _ranks(plain, column).items()}
     ranked = {key: replace(cell, rank=ranks.get(key, 0)) for key, cell in found.items()}

@@ -34,14 +34,16 @@ class Results:
 
     `rows`: one measured number a row, as `load` gives; `trials`: one wanted trial a row, as
     `trials` gives; `provenance`: one stored trial an entry; `unwanted`: trials that are stored but
-    that no suite wants any more; `metrics`: the columns that a suite asks its tables to have.
+    that no suite wants any more; `metrics`: the columns of each table that a suite asks for;
+    `root`: its folder.
     """
 
     rows: pd.DataFrame
     trials: pd.DataFrame
     provenance: list[Provenance]
     unwanted: int
-    metrics: Mapping[str, Sequence[str]]
+    metrics: Mapping[str, Sequence[Sequence[str]]]
+    root: Path
 
 
 def read(root: Path) -> Results:
@@ -50,7 +52,7 @@ def read(root: Path) -> Results:
     rows = table.to_pandas(split_blocks=True, self_destruct=True)
     known = _trials(root, rows)
     unwanted = {line.trial_id for line in provenance} - set(known["trial_id"])
-    return Results(rows, known, provenance, len(unwanted), _metrics(root))
+    return Results(rows, known, provenance, len(unwanted), _metrics(root), root)
 
 
 def load(root: Path) -> pd.DataFrame:
@@ -124,10 +126,13 @@ def _suite(path: Path) -> tuple[str, list[dict[str, Any]]]:
     return name, lines
 
 
-def _metrics(root: Path) -> dict[str, list[str]]:
-    """What each suite asks its tables to show, if it does."""
+def _metrics(root: Path) -> dict[str, list[list[str]]]:
+    """What each suite asks its tables to show, if it does: one list a table."""
     found = [_json(path) for path in _json_files(root / SUITES)]
-    return {str(one["suite"]): list(one["metrics"]) for one in found if one.get("metrics")}
+    asked = {str(one["suite"]): list(one["metrics"]) for one in found if one.get("metrics")}
+    return {
+        name: [tables] if isinstance(tables[0], str) else tables for name, tables in asked.items()
+    }
 
 
 def _unlisted(

@@ -30,6 +30,12 @@ def records(root: Path, trial_id: str, kind: str) -> pd.DataFrame:
     ).to_pandas()
 
 
+def last_records(root: Path, trial_id: str, kind: str, num_tasks: int) -> pd.DataFrame | None:
+    """The records of one kind after the last of `num_tasks` tasks; None if there are none."""
+    path = root / RECORDS / trial_id / kind / f"after_task_{num_tasks - 1:03d}.parquet"
+    return pq.read_table(path).to_pandas() if path.is_file() else None
+
+
 def features(root: Path, trial_id: str) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
     """The records of features, and the features themselves, (N, D), row by row.
 

@@ -15,11 +15,9 @@ from typing import Final
 
 import jinja2
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analysis.aggregate import STATES
-from analysis.figures.curves import accuracy_curves
-from analysis.figures.heatmap import heat_maps
+from analysis.figures.catalogue import panel_figures
 from analysis.figures.panels import Panel, panels
 from analysis.figures.style import save
 from analysis.grid import BEST, SECOND, Grid
@@ -163,23 +161,21 @@ def _write_table(table: ResultTable, part: str, out: Path) -> _Table:
 
 
 def _write_figures(panel: Panel, out: Path) -> list[_Picture]:
-    figures: dict[str, Callable[[pd.DataFrame], Figure]] = {
-        "Accuracy on the tasks seen": accuracy_curves,
-        "Accuracy matrices": heat_maps,
-    }
     labels = ", ".join(dict.fromkeys(panel.rows["label"].astype(str)))
     setting = panel.setting
     cut = (setting.dataset, str(setting.num_tasks), setting.distribution)
     pictures: list[_Picture] = []
-    for title, draw in figures.items():
-        stem = _file_name(draw.__name__, panel.suite, panel.protocol, *cut)
-        figure = draw(panel.rows)
+    for kind in panel_figures():
+        figure = kind.draw(panel)
+        if figure is None:
+            continue
+        stem = _file_name(kind.name, panel.suite, panel.protocol, *cut)
         png, pdf = save(figure, out / "figures" / stem)
         data = base64.b64encode(png.read_bytes()).decode()
         files = [f"figures/{path.name}" for path in (png, pdf)]
-        alt = f"{title} on {setting} for {labels}"
+        alt = f"{kind.title} on {setting} for {labels}"
         inches = float(figure.get_figwidth())
-        pictures.append(_Picture(f"{title}: {setting}", alt, data, files, inches))
+        pictures.append(_Picture(f"{kind.title}: {setting}", alt, data, files, inches))
     return pictures
 
 

@@ -5,7 +5,7 @@ Methods under different protocols never share a table, nor do two suites.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from rich.text import Text
 from analysis.aggregate import cells, definition
 from analysis.grid import BEST, SECOND, Cell, Column, Grid, grid, usual_n
 from analysis.load import Results, read
+from analysis.scalars import SCALARS
 
 DEFAULT_METRICS: Final = ("CA", "FA")
 
@@ -66,19 +67,35 @@ def table(
 def result_tables(
     source: Path | Results, metrics: Sequence[str] | None = None, suite: str | None = None
 ) -> list[ResultTable]:
-    """One table a suite and protocol, in the suites' order.
+    """One table a suite, protocol and list of columns, in the suites' order.
 
-    `metrics` None means those that each suite asks for.
+    `metrics` None means the lists that each suite asks for. Columns that nobody measured are left
+    out, and tables without any other.
     """
     results = source if isinstance(source, Results) else read(source)
     tables: list[ResultTable] = []
     for name in map(str, results.trials["suite"].unique()):
         if suite in {None, name}:
-            chosen = tuple(metrics or results.metrics.get(name, DEFAULT_METRICS))
             own = replace(results, trials=results.trials[results.trials["suite"] == name])
-            for protocol, part in table(own, chosen).groupby("protocol", sort=False):
-                tables.append(ResultTable(name, str(protocol), chosen, part))
+            for chosen in [metrics] if metrics else results.metrics.get(name, [DEFAULT_METRICS]):
+                tables += _tables(own, name, tuple(chosen))
     return tables
+
+
+def _tables(own: Results, suite: str, metrics: tuple[str, ...]) -> Iterator[ResultTable]:
+    """The tables of one suite, a protocol each."""
+    for protocol, part in table(own, metrics).groupby("protocol", sort=False):
+        found = _measured(part)
+        shown = tuple(name for name in metrics if (found["metric"] == name).any())
+        if shown:
+            yield ResultTable(suite, str(protocol), shown, found)
+
+
+def _measured(found: pd.DataFrame) -> pd.DataFrame:
+    """Cells without the scalars that no trial of a setting measured, though some are done."""
+    setting = found.groupby(["dataset", "num_tasks", "distribution", "metric"], sort=False)
+    nobody = (setting["n"].transform("sum") == 0) & (setting["done"].transform("sum") > 0)
+    return found[~(nobody & found["metric"].isin(list(SCALARS)))]
 
 
 def wide(source: ResultTable) -> pd.DataFrame:
@@ -128,12 +145,12 @@ def markdown(source: ResultTable) -> str:
 def latex(source: ResultTable) -> str:
     """A `table` for the package booktabs, best bold and second underlined."""
     found = source.grid()
-    span = len(source.metrics)
-    groups = [f"\\multicolumn{{{span}}}{{c}}{{{_tex(str(s))}}}" for s in found.settings()]
-    rules = [
-        f"\\cmidrule(lr){{{first}-{first + span - 1}}}"
-        for first in range(2, 2 + span * len(groups), span)
-    ]
+    groups, rules, first = list[str](), list[str](), 2
+    for setting in found.settings():
+        span = sum(column.setting == setting for column in found.columns)
+        groups.append(f"\\multicolumn{{{span}}}{{c}}{{{_tex(str(setting))}}}")
+        rules.append(f"\\cmidrule(lr){{{first}-{first + span - 1}}}")
+        first += span
     marks = {BEST: "\\textbf{{{}}}", SECOND: "\\underline{{{}}}"}
     body = [
         " & ".join([_tex(label), *(_marked(cell, marks, _tex) for cell in found.line(label))])

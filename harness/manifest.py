@@ -109,7 +109,7 @@ def suite_document(suite: Suite, trials: Sequence[Trial]) -> dict[str, Any]:
         "written": now(),
         "grids": [plain(grid.keys) for grid in suite.grids],
         "overrides": dict(suite.overrides),
-        "metrics": list(suite.metrics),
+        "metrics": [list(names) for names in suite.metrics],
         "trials": wanted,
     }
 

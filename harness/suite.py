@@ -77,7 +77,7 @@ class Suite:
         overrides: what `--set` gives for protocols, methods and data sets; it wins over all else.
         shared: the file's top-level `set`: each of its keys must find a use in some grid.
         data_root: where data sets live, if the suite or `--set` says so.
-        metrics: the columns of its tables, if the suite or `--set` says so.
+        metrics: the columns of its tables, one list a table, if the suite or `--set` says so.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Suite:
     overrides: Mapping[str, Any]
     shared: Mapping[str, Any] = field(default_factory=dict[str, Any])
     data_root: str | None = None
-    metrics: tuple[str, ...] = ()
+    metrics: tuple[tuple[str, ...], ...] = ()
 
 
 def load_suite(path: Path, assignments: Sequence[str] = ()) -> Suite:
@@ -103,9 +103,7 @@ def load_suite(path: Path, assignments: Sequence[str] = ()) -> Suite:
     root = assigned.pop("data_root", raw.pop("data_root", None))
     if not isinstance(root, str | None):
         raise UserError(f"{path}: data_root: expected a folder, got {root!r}")
-    metrics = assigned.pop("metrics", raw.pop("metrics", []))
-    if not isinstance(metrics, list) or not all(isinstance(name, str) for name in metrics):
-        raise UserError(f"{path}: metrics: expected a list of names, got {metrics!r}")
+    metrics = _metrics(assigned.pop("metrics", raw.pop("metrics", [])), path)
     for_grids = {key: value for key, value in assigned.items() if key in _LIFTED}
     overrides = {key: value for key, value in assigned.items() if key not in _LIFTED}
     raw = _lift(raw)
@@ -117,7 +115,18 @@ def load_suite(path: Path, assignments: Sequence[str] = ()) -> Suite:
     ]
     top = raw.get("set")
     shared = top if isinstance(top, dict) else {}
-    return Suite(name, path, tuple(grids), overrides, shared, root, tuple(metrics))
+    return Suite(name, path, tuple(grids), overrides, shared, root, metrics)
+
+
+def _metrics(value: object, path: Path) -> tuple[tuple[str, ...], ...]:
+    """The columns of each table: a list of names is one table, a list of such lists several."""
+    tables: list[Any] = value if isinstance(value, list) else [value]
+    if tables and all(isinstance(name, str) for name in tables):
+        tables = [tables]
+    for names in tables:
+        if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+            raise UserError(f"{path}: metrics: expected a list of names, got {value!r}")
+    return tuple(tuple(map(str, names)) for names in tables)
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:

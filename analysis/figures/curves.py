@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.figures.catalogue import PanelFigure
 from analysis.figures.panels import matrices
 from analysis.figures.style import COLUMN_INCHES, Look, house_style, looks
 from analysis.metrics import Matrix, accuracy_curve
@@ -25,9 +26,7 @@ def accuracy_curves(rows: pd.DataFrame) -> Figure:
     """
     found = matrices(rows)
     style = looks(found)
-    columns = _legend_columns(list(found))
-    lines = -(-len(found) // columns)
-    figure = Figure(figsize=(COLUMN_INCHES, 2.3 + _LEGEND_LINE_INCHES * lines))
+    figure = Figure(figsize=(COLUMN_INCHES, 2.3 + legend_inches(list(found))))
     axes = figure.add_subplot()
     for label, a in found.items():
         _draw(axes, accuracy_curve(a), label, style[label])
@@ -35,8 +34,19 @@ def accuracy_curves(rows: pd.DataFrame) -> Figure:
     axes.set_ylabel("accuracy on tasks seen (%)")
     axes.set_xticks(_task_ticks(next(iter(found.values())).shape[-1]))
     axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]), top=min(100.0, axes.get_ylim()[1]))
-    figure.legend(loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1)
+    legend_below(figure, list(found))
     return figure
+
+
+def legend_below(figure: Figure, labels: list[str]) -> None:
+    """Put the legend of a figure of a column's width below it."""
+    columns = legend_columns(labels)
+    figure.legend(loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1)
+
+
+def legend_inches(labels: list[str]) -> float:
+    """The height that it takes."""
+    return _LEGEND_LINE_INCHES * -(-len(labels) // legend_columns(labels))
 
 
 def _draw(axes: Axes, curves: Matrix, label: str, look: Look) -> None:
@@ -66,7 +76,12 @@ def _task_ticks(tasks: int) -> list[int]:
     return [1, *range(step, tasks + 1, step)]
 
 
-def _legend_columns(labels: list[str]) -> int:
+def legend_columns(labels: list[str]) -> int:
     """As many as fit in a column's width, at most three."""
     widest = max((len(label) for label in labels), default=1) + 6
     return max(1, min(3, len(labels), _CHARACTERS_A_ROW // widest))
+
+
+FIGURE = PanelFigure(
+    "accuracy_curves", "Accuracy on the tasks seen", lambda panel: accuracy_curves(panel.rows)
+)

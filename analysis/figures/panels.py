@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,30 +13,66 @@ from analysis.aggregate import labelled
 from analysis.grid import Setting
 from analysis.load import Results
 from analysis.metrics import Matrix
+from analysis.records import last_records
 from analysis.summary import accuracy_rows, measured
+from harness.schema import ALL_TASKS
 
 _PANEL = ["suite", "protocol", "dataset", "num_tasks", "distribution"]
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """The accuracy rows of one suite, protocol and setting; `rows` keep the suite's order."""
+    """One suite, protocol and setting, in the suite's order.
+
+    Attributes:
+        rows: the accuracies of its trials, under their labels.
+        scalars: what was measured after the last task on all tasks together.
+        root: of the store, which holds their records.
+    """
 
     suite: str
     protocol: str
     setting: Setting
     rows: pd.DataFrame
+    scalars: pd.DataFrame
+    root: Path
+
+    def last_details(self, kind: str) -> dict[str, list[pd.DataFrame]]:
+        """The records of one kind after the last task: of every label that has any, a seed each."""
+        trials = self.rows.drop_duplicates(["label", "trial_id"]).sort_values("seed", kind="stable")
+        found: dict[str, list[pd.DataFrame]] = {
+            str(label): [] for label in self.rows["label"].unique()
+        }
+        for label, trial in zip(trials["label"], trials["trial_id"], strict=True):
+            frame = last_records(self.root, str(trial), kind, self.setting.num_tasks)
+            if frame is not None:
+                found[str(label)].append(frame)
+        return {label: frames for label, frames in found.items() if frames}
 
 
 def panels(results: Results) -> Iterator[Panel]:
     """The panels of a store that have anything to show."""
     rows = labelled(results, accuracy_rows(results.rows))
+    scalars = labelled(results, _scalar_rows(results.rows))
     for _, part in rows.groupby(_PANEL, sort=False, observed=True):
         first = part.iloc[0]
         setting = Setting(
             str(first["dataset"]), int(first["num_tasks"]), str(first["distribution"])
         )
-        yield Panel(str(first["suite"]), str(first["protocol"]), setting, part)
+        own = part[["suite", "label", "trial_id"]].drop_duplicates()
+        yield Panel(
+            suite=str(first["suite"]),
+            protocol=str(first["protocol"]),
+            setting=setting,
+            rows=part,
+            scalars=own.merge(scalars, on=["suite", "label", "trial_id"]),
+            root=results.root,
+        )
+
+
+def _scalar_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    last = (rows["after_task"] == rows["num_tasks"] - 1).to_numpy()
+    return rows[last & (rows["on_task"] == ALL_TASKS).to_numpy()]
 
 
 def matrices(rows: pd.DataFrame) -> dict[str, Matrix]:

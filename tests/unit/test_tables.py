@@ -128,10 +128,41 @@ def test_costs_are_not_ranked(tmp_path):
     assert {cell(tmp_path, name, "held_MB").rank for name in ("er", "gem")} == {0}
 
 
-def test_a_cost_that_was_not_stored_is_a_dash(tmp_path):
+def test_a_cost_that_one_method_did_not_store_is_a_dash(tmp_path):
+    with_costs(tmp_path, {Trial("er", num_tasks=2): (0, 1e6)})
+    other = Trial("gem", num_tasks=2)
+    write_trial(tmp_path, other, rows(other, constant(0.5, 2)))
+    write_suite(tmp_path, [Trial("er", num_tasks=2), other])
+    (found,) = result_tables(tmp_path, metrics=["FA", "held_MB"])
+    assert wide(found).loc["gem"].tolist() == ["50.00 ± -", "-"]
+
+
+def test_what_nobody_measured_has_no_column_and_a_table_of_it_alone_is_left_out(tmp_path):
     store(tmp_path, {Trial("er"): 0.5})
     (found,) = result_tables(tmp_path, metrics=["FA", "epoch_s"])
-    assert wide(found).iloc[0].tolist() == ["50.00 ± -", "-"]
+    assert [column.metric for column in found.grid().columns] == ["FA"]
+    assert result_tables(tmp_path, metrics=["AUROC"]) == []
+
+
+def test_a_suite_may_ask_for_several_tables(tmp_path):
+    with_costs(tmp_path, {Trial("er", num_tasks=2): (0, 2**20)})
+    write_suite(tmp_path, [Trial("er", num_tasks=2)], metrics=[["held_MiB", "extra_MiB"], ["FA"]])
+    first, second = result_tables(tmp_path)
+    assert wide(first).iloc[0].tolist() == ["1.00 ± -", "0.50 ± -"]
+    assert wide(second).iloc[0].tolist() == ["50.00 ± -"]
+
+
+def test_a_method_without_exemplars_or_cues_has_no_extra_memory(tmp_path):
+    trial = Trial("ewc", num_tasks=2)
+    lines = rows(trial, constant(0.5, 2))
+    cost = replace(
+        lines[0], after_task=1, on_task=-1, evaluator="cost", metric="method_memory_bytes"
+    )
+    held = [replace(cost, value=8.0), replace(cost, value=8.0, condition="importance")]
+    write_trial(tmp_path, trial, [*lines, *held])
+    write_suite(tmp_path, [trial])
+    (found,) = result_tables(tmp_path, metrics=["extra_MiB"])
+    assert wide(found).iloc[0].tolist() == ["0.00 ± -"]
 
 
 def test_a_metric_that_is_not_defined_is_a_dash(tmp_path):
