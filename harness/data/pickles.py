@@ -38,18 +38,34 @@ def read_pickle(path: Path) -> dict[str, object]:
     Raises:
         DataError: if the file is damaged or holds anything else, naming it.
     """
+    content = _content(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds a {type(content).__name__}, not a dictionary")
+    return content
+
+
+def read_words(path: Path) -> list[str]:
+    """The list of texts in a pickle, whether Python 2 or 3 wrote it.
+
+    Raises:
+        DataError: if the file is damaged or holds anything else, naming it.
+    """
+    content = _content(path)
+    if not isinstance(content, list) or not all(isinstance(word, bytes | str) for word in content):
+        raise DataError(f"{path}: holds no list of texts")
+    return [_text(word) for word in content]
+
+
+def _content(path: Path) -> object:
     try:
         with path.open("rb") as file:
-            content = _plain(_Reader(file, path).load())
+            return _plain(_Reader(file, path).load())
     except DataError:
         raise
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except _DAMAGE as error:
         raise DataError(f"{path}: damaged pickle ({error}); fetch it again") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__}, not a dictionary")
-    return content
 
 
 class _DType:

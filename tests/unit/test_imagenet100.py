@@ -1,11 +1,13 @@
-"""ImageNet-100: the classes that CLIMB draws, from plain folders of JPEG files."""
+"""ImageNet-100: the classes that CLIMB draws and those of two lists, from folders of JPEG files."""
 
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from pictures import prepared, reference, write_picture
+from timm.data import ImageNetInfo
 
 from harness import plugins, protocol
 from harness.assembly import build_dataset
@@ -93,6 +95,57 @@ def test_a_list_of_classes_is_taken_as_it_is(imagenet):
         imagenet100.Config(class_list=("n01", "n01"))
 
 
+def write_classes(root, wnids):
+    """One small picture in each class of train and of val, the same in all."""
+    source = root / "one.jpg"
+    write_picture(source, 0)
+    for wnid in wnids:
+        for split in ("train", "val"):
+            folder = root / "imagenet" / split / wnid
+            folder.mkdir(parents=True)
+            (folder / f"{wnid}.JPEG").hardlink_to(source)
+
+
+def test_the_published_lists_are_parts_of_all_classes_as_their_papers_describe_them():
+    wnids = ImageNetInfo().label_names()  # of all 1,000, sorted
+    drawn = np.random.RandomState(1993).permutation(1000)[:100]
+    assert list(imagenet100.published("pycil")) == sorted(wnids[i] for i in drawn)
+    assert list(imagenet100.published("douillard")) == wnids[:100]
+
+
+@pytest.mark.parametrize("name", ["pycil", "douillard"])
+def test_a_published_list_needs_no_data_to_be_counted_and_is_found_among_others(tmp_path, name):
+    in_suite = spec({"class_list": name, "size": 16, "classes": 7}, 0)
+    config = imagenet100.Config(class_list=name, size=16, classes=7)
+    assert imagenet100.num_classes(config) == 100
+    wnids = imagenet100.published(name)
+    write_classes(tmp_path, [*wnids, "n00000001", "n99999999"])
+    dataset = build_dataset(in_suite, tmp_path)
+    assert dataset.class_names == wnids
+    assert dataset.train.y.tolist() == dataset.test.y.tolist() == list(range(100))
+    for seed in (0, 1):  # has nothing to draw, so that all trials share the images
+        assert imagenet100.seeded(config, seed) == config
+    gone = tmp_path / "imagenet" / "val" / wnids[40]
+    (gone / f"{wnids[40]}.JPEG").unlink()
+    gone.rmdir()
+    with pytest.raises(DataError, match=f"val/{wnids[40]}: no such folder; each class needs one"):
+        imagenet100.load(config, tmp_path)
+
+
+@pytest.mark.parametrize("settings", [{}, {"class_list": "pycil"}, {"class_list": ("n01",)}])
+def test_validation_images_that_lie_in_no_folders_are_refused_before_any_is_decoded(
+    imagenet, settings
+):
+    val = imagenet / "imagenet" / "val"
+    for number, path in enumerate(sorted(val.glob("*/*.JPEG"))):
+        path.rename(val / f"ILSVRC2012_val_{number:08}.JPEG")
+    for folder in val.glob("n*"):
+        folder.rmdir()
+    with pytest.raises(DataError, match=r"val: holds no folders of classes; .* to be sorted into"):
+        images(imagenet, **settings)
+    assert not (imagenet / "prepared").exists()
+
+
 def test_the_order_of_classes_needs_no_other_file(imagenet):
     first = images(imagenet, classes=5)
     second = images(imagenet, classes=5, list_seed=1)
@@ -175,13 +228,7 @@ def test_impossible_settings_of_imagenet_are_refused(settings):
 
 
 def test_imagenet_can_be_prepared_and_checked(tmp_path):
-    source = tmp_path / "one.jpg"
-    write_picture(source, 0)
-    for number in range(100):
-        for split in ("train", "val"):
-            folder = tmp_path / "imagenet" / split / f"n{number:08}"
-            folder.mkdir(parents=True)
-            (folder / "one.JPEG").hardlink_to(source)
+    write_classes(tmp_path, [f"n{number:08}" for number in range(100)])
     shelf.prepare("imagenet100", tmp_path, download=False)
     assert len(prepared(tmp_path)) == 2
     assert shelf.check("imagenet100", tmp_path) == (

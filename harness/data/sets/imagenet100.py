@@ -1,9 +1,10 @@
-"""ImageNet-100: 100 of the 1,000 classes of ILSVRC 2012, drawn with the trial's seed as in CLIMB.
+"""ImageNet-100: 100 of the 1,000 classes of ILSVRC 2012, drawn or from one of two published lists.
 
-Russakovsky et al., 2015, arXiv:1409.0575. The drawn order is the natural order of the classes
-(github.com/lefebvju/climb, src/get_datasets.py), so a suite should say `class_order: natural`.
-Test images are those of `val`. "exact" is the resizing of CLIMB, which does not keep the ratio of
-the sides. Deviation: pixels are resized as bytes, CLIMB's as floats.
+Russakovsky et al., 2015, arXiv:1409.0575. Classes that are drawn, with the trial's seed as in
+CLIMB, keep the drawn order as their natural order (github.com/lefebvju/climb, src/get_datasets.py),
+so a suite should say `class_order: natural`. Those of a published list are sorted. Test images are
+those of `val`. "exact" is the resizing of CLIMB, which does not keep the ratio of the sides.
+Deviation: pixels are resized as bytes, CLIMB's as floats.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -26,7 +28,7 @@ DEFAULT_SEED: Final = 42  # of CLIMB's released code; for `data prepare`, which 
 # ImageNet's usual constants, as in CLIMB's src/transforms.py.
 TRAITS = Traits(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), flip=True)
 
-
+_LISTS: Final = Path(__file__).parents[1] / "class_lists"
 _SORT: Final = (
     "each class needs one in train and in val, where the images of ILSVRC 2012 are to be sorted "
     "into folders"
@@ -35,9 +37,9 @@ _SORT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    # "sampled": drawn with list_seed; or the names of the folders, in their order
-    class_list: Literal["sampled"] | tuple[str, ...] = "sampled"
-    classes: int = 100  # how many to draw
+    # "sampled": drawn with list_seed; a published list; or the names of the folders, in their order
+    class_list: Literal["sampled", "pycil", "douillard"] | tuple[str, ...] = "sampled"
+    classes: int = 100  # how many to draw; a list has its own number
     list_seed: int | None = None  # None: the trial's seed
     size: int = 224  # side of an image, in pixels
     resize: Literal["exact", "center_crop"] = "exact"
@@ -47,12 +49,14 @@ class Config:
     def __post_init__(self) -> None:
         if min(self.classes, self.size) < 1:
             raise DataError("classes and size must be at least 1")
-        if len(set(self.class_list)) < len(self.class_list) and self.class_list != "sampled":
+        names = self.class_list if isinstance(self.class_list, tuple) else ()
+        if len(set(names)) < len(names):
             raise DataError("class_list names a class twice")
 
 
 def num_classes(config: Config) -> int:
-    return config.classes if config.class_list == "sampled" else len(config.class_list)
+    listed = _listed(config)
+    return config.classes if listed is None else len(listed)
 
 
 def image_shape(config: Config) -> tuple[int, int, int]:
@@ -60,13 +64,17 @@ def image_shape(config: Config) -> tuple[int, int, int]:
 
 
 def seeded(config: Config, seed: int) -> Config:
-    """The settings with the trial's raw seed for the class list, unless they name one."""
-    return replace(config, list_seed=seed) if config.list_seed is None else config
+    """The settings with the trial's raw seed for the classes to draw, unless they name one."""
+    drawn_by_trial = config.class_list == "sampled" and config.list_seed is None
+    return replace(config, list_seed=seed) if drawn_by_trial else config
 
 
 def load(config: Config, root: Path) -> Dataset:
     places = (root / "imagenet", root / "imagenet100")
     folder = first_whole("imagenet100", places, missing=_missing, source=SOURCE)
+    for part in ("train", "val"):  # before hours of decoding
+        if not _classes(folder / part):  # as in ILSVRC's archive of the validation images
+            raise DataError(f"{folder / part}: holds no folders of classes; {_SORT}")
     names = _chosen(config, folder / "train")
     train = _split(folder / "train", names, config, root)
     test = _split(folder / "val", names, config, root)
@@ -79,15 +87,41 @@ def drawn(names: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
     return tuple(names[place] for place in places)
 
 
+@cache
+def published(name: Literal["pycil", "douillard"]) -> tuple[str, ...]:
+    """The 100 classes of a published list, sorted.
+
+    "pycil" is the "ImageNet-Subset" of PyCIL and FOSTER (github.com/G-U-N/ECCV22-FOSTER,
+    imagenet-sub/train.txt): of all 1,000 classes, sorted, the first 100 in the order
+    RandomState(1993).permutation(1000). They have 128,856 training images, as many as the
+    ImageNet-100 of BrainCL (arXiv:2504.14727), which does not list its classes. "douillard" is the
+    first 100 of the sorted 1,000 (github.com/arthurdouillard/incremental_learning.pytorch,
+    imagenet_split/val_100.txt).
+    """
+    return tuple((_LISTS / f"imagenet100_{name}.txt").read_text(encoding="utf-8").split())
+
+
+def _listed(config: Config) -> tuple[str, ...] | None:
+    """The classes in the order of their labels; None if they are to be drawn."""
+    if isinstance(config.class_list, tuple):
+        return config.class_list
+    return None if config.class_list == "sampled" else published(config.class_list)
+
+
 def _missing(folder: Path) -> list[str]:
     return [name for name in ("train", "val") if not (folder / name).is_dir()]
 
 
+def _classes(folder: Path) -> list[str]:
+    folders = (entry for entry in folder.iterdir() if entry.is_dir())
+    return sorted(folder.name for folder in folders if not folder.name.startswith("."))
+
+
 def _chosen(config: Config, train: Path) -> tuple[str, ...]:
-    if config.class_list != "sampled":
-        return config.class_list
-    folders = (entry for entry in train.iterdir() if entry.is_dir())
-    names = sorted(folder.name for folder in folders if not folder.name.startswith("."))
+    listed = _listed(config)
+    if listed is not None:
+        return listed
+    names = _classes(train)
     if len(names) < config.classes:
         raise DataError(
             f"{train}: {len(names)} folders of classes, but {config.classes} are to be drawn"
