@@ -124,7 +124,7 @@ SCALARS: Final = {
         ),
         Scalar(
             "FPR95",
-            "false positives where 95 % of the positives are found",
+            "share of foreign images as confident as 95 % of the own ones",
             "ood",
             "fpr95",
             _PERCENT,

@@ -207,11 +207,11 @@ class ClassMasks:
 
 def class_masks(checkpoint: Checkpoint) -> ClassMasks:
     """Task-incremental and class-incremental competition among the outputs of a classifier."""
-    logits, tasks = checkpoint.logits, checkpoint.scenario.tasks
-    labels = torch.arange(logits.shape[1])
-    of_task = torch.stack([_within(labels, task.classes) for task in tasks]).to(logits.device)
-    seen = _within(labels, checkpoint.scenario.seen_classes(checkpoint.after_task))
-    return ClassMasks(of_task[checkpoint.task(checkpoint.split)], seen[None].to(logits.device))
+    scenario, task = checkpoint.scenario, checkpoint.task(checkpoint.split)
+    labels = torch.arange(scenario.dataset.num_classes)
+    of_task = torch.stack([_within(labels, one.classes) for one in scenario.tasks])
+    seen = _within(labels, scenario.seen_classes(checkpoint.after_task))
+    return ClassMasks(of_task.to(task.device)[task], seen[None].to(task.device))
 
 
 def _within(labels: Tensor, classes: range) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.catalogue import PanelFigure
 from analysis.figures.multiples import multiples, picture_axes
@@ -33,6 +34,8 @@ def embeddings(panel: Panel) -> Figure | None:
         ScalarMappable(scale, _COLORS), ax=list(axes.values()), shrink=0.9, pad=0.02
     )
     bar.set_label("task")
+    bar.locator = MaxNLocator(integer=True)
+    bar.update_ticks()
     return figure
 
 

@@ -27,9 +27,10 @@ def heat_maps(rows: pd.DataFrame) -> Figure:
     """
     means = {label: a.mean(0) for label, a in matrices(rows).items()}
     figure, axes = multiples(list(means), margin=1.25)
-    for label, a in means.items():
+    for place, (label, a) in enumerate(means.items()):
         _draw(axes[label], a)
-        _tick(axes[label], len(a))
+        across = axes[label].get_gridspec().ncols
+        _tick(axes[label], len(a), left=place % across == 0, below=place + across >= len(means))
     figure.supxlabel("tested on task", fontsize=8)
     figure.supylabel("after task", fontsize=8)
     bar = figure.colorbar(
@@ -45,13 +46,12 @@ def _draw(axes: Axes, a: Matrix) -> None:
     axes.imshow(np.ma.masked_invalid(a), norm=_SCALE, cmap=_COLORS, aspect="equal")
 
 
-def _tick(axes: Axes, tasks: int) -> None:
+def _tick(axes: Axes, tasks: int, *, left: bool, below: bool) -> None:
     """Numbers from 1 at the first, middle and last task, on the outer maps alone."""
     places = sorted({0, (tasks - 1) // 2, tasks - 1})
     numbers = [str(place + 1) for place in places]
-    axes.set_xticks(places, numbers)
-    axes.set_yticks(places, numbers)
-    axes.label_outer()
+    axes.set_xticks(places, numbers if below else [""] * len(places))
+    axes.set_yticks(places, numbers if left else [""] * len(places))
 
 
 FIGURE = PanelFigure("heat_maps", "Accuracy matrices", lambda panel: heat_maps(panel.rows))

@@ -27,7 +27,7 @@ def ood_histograms(panel: Panel) -> Figure | None:
         axes[label].set_xlim(0, 1)
     own, foreign = next(iter(axes.values())).patches[:2]
     figure.legend(
-        [own, foreign], ["own images", "foreign images"], loc="outside lower center", ncols=2
+        [own, foreign], ["own images", "foreign images"], loc="outside upper center", ncols=2
     )
     figure.supxlabel("largest softmax probability", fontsize=8)
     figure.supylabel("density", fontsize=8)

@@ -33,18 +33,23 @@ class Classifier(Evaluator):
 
     def evaluate(self, checkpoint: Checkpoint) -> Iterator[Measurement]:
         """`accuracy` of the tasks seen, `accuracy_task_il` of every task, seen or not."""
-        logits, masks = checkpoint.logits, class_masks(checkpoint)
-        for task, (value, n) in enumerate(_accuracies(logits, masks.own, checkpoint)):
-            yield Measurement(task, "accuracy_task_il", value, n)
-        class_il = _accuracies(logits, masks.seen, checkpoint)
-        for task in range(checkpoint.after_task + 1):
-            value, n = class_il[task]
-            yield Measurement(task, "accuracy", value, n)
+        return accuracies(checkpoint.logits, checkpoint)
 
 
-def _accuracies(logits: Tensor, allowed: Tensor, checkpoint: Checkpoint) -> list[tuple[float, int]]:
+def accuracies(scores: Tensor, checkpoint: Checkpoint) -> Iterator[Measurement]:
+    """Both accuracies of the measured images by their class scores (N, C); see `Classifier`."""
+    masks = class_masks(checkpoint)
+    for task, (value, n) in enumerate(_by_task(scores, masks.own, checkpoint)):
+        yield Measurement(task, "accuracy_task_il", value, n)
+    class_il = _by_task(scores, masks.seen, checkpoint)
+    for task in range(checkpoint.after_task + 1):
+        value, n = class_il[task]
+        yield Measurement(task, "accuracy", value, n)
+
+
+def _by_task(scores: Tensor, allowed: Tensor, checkpoint: Checkpoint) -> list[tuple[float, int]]:
     """Accuracy of every task when only the `allowed` outputs (N, C) compete."""
-    guess = logits.masked_fill(~allowed, float("-inf")).argmax(1)
+    guess = scores.masked_fill(~allowed, float("-inf")).argmax(1)
     labels, task = checkpoint.labels(checkpoint.split), checkpoint.task(checkpoint.split)
     return accuracy_by_task(guess == labels, task, len(checkpoint.scenario.tasks))
 

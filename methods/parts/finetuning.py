@@ -16,13 +16,15 @@ from methods.learners import total
 
 @dataclass(frozen=True, slots=True)
 class Finetuning:
-    """Plain SGD on shuffled rows; after `decay_after` epochs or steps a tenth of the rate."""
+    """SGD on shuffled rows; after `decay_after` epochs or steps a tenth of the rate."""
 
     epochs: int
     batch_size: int
     lr: float
     decay_by: Literal["epoch", "step"]
     decay_after: int
+    momentum: float = 0.0
+    weight_decay: float = 0.0
 
     def run(
         self,
@@ -39,7 +41,9 @@ class Finetuning:
             rows: of the memory.
             rng: of the CPU; shuffles them.
         """
-        optimizer = torch.optim.SGD(module.parameters(), lr=self.lr)
+        optimizer = torch.optim.SGD(
+            module.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay
+        )
         schedule = MultiStepLR(optimizer, [self.decay_after], gamma=0.1)
         for _ in range(self.epochs):
             for some in torch.randperm(rows, generator=rng).split(self.batch_size):

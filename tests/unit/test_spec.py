@@ -31,6 +31,8 @@ CHANGES = {  # another valid value of every protocol setting that can change a n
     "fresh_optimizer": True,
     "batch_size": 11,
     "epochs": 2,
+    "first_epochs": 2,
+    "first_milestones": [1],
     "passes": 2,
     "replay_batch": 11,
     "buffer_size": 11,
