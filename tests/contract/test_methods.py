@@ -6,7 +6,6 @@ import io
 import random
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,7 +161,7 @@ def test_evaluation_changes_neither_the_method_nor_its_random_streams(name):
         settings = SETTINGS.get(evaluator, {})
         component = plugins.component("evaluator", evaluator, settings, where="tests")
         measure = plugins.build("evaluator", component)
-        measure.prepare(run.scenario, Path("/nowhere"))
+        measure.prepare(run.scenario, tiny.DATA)
         assert list(measure.evaluate(checkpoint)) or evaluator in MAY_BE_SILENT
         assert difference(run.method.state_dict(), trained(name).state) is None, evaluator
 

@@ -25,6 +25,8 @@ from methods.base import Batch, Batches, Losses, Method, Recalled, TaskView
 
 NUM_TASKS = 5
 CPU = torch.device("cpu")
+DATA = Path(tempfile.gettempdir()) / "engram-tests"
+"""Where evaluators find other data sets; digits need no folder."""
 UNREPEATABLE = {"train_seconds", "eval_seconds", "epoch_seconds", "peak_memory_bytes"}
 
 BACKBONE = {"name": "cnn", "widths": [4, 8]}
@@ -86,7 +88,7 @@ def scaled(name: str) -> dict[str, Any]:
 
 def tiny_run(name: str, **changes: Any) -> TrialRun:
     """A trial that has not begun; its method is freshly built."""
-    return TrialRun(tiny_trial(name, **changes), Path("/nowhere"), CPU)
+    return TrialRun(tiny_trial(name, **changes), DATA, CPU)
 
 
 def finish(run: TrialRun, notify: Callable[[Progress], None] = lambda _: None) -> list[Row]:
