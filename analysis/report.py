@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -32,11 +32,12 @@ from analysis.tables import (
     result_tables,
 )
 
-MORE_METRICS: Final = ("forgetting", "BWT", "learning_accuracy")
-"""What the second table of each protocol shows."""
-
-COST_METRICS: Final = ("held_MB", "parameters_M", "train_s", "epoch_s")
-"""What the third shows."""
+MORE_TABLES: Final[Mapping[str, Sequence[str]]] = {
+    "more": ("forgetting", "BWT", "learning_accuracy"),
+    "robust": ("mCA", "AUROC", "FPR95", "many", "medium", "few", "class_std", "bias_to_last"),
+    "cost": ("held_MB", "parameters_M", "train_s", "epoch_s"),
+}
+"""What further tables of each protocol show, as far as the suite does not ask for it itself."""
 
 _FAILURES_SHOWN: Final = 50
 _TEMPLATE: Final = "report.html.j2"
@@ -95,18 +96,28 @@ def write_report(root: Path, out: Path) -> Path:
         raise StoreError(f"{root}: no trial is stored and no suite wants any; run a suite first")
     for folder in ("tables", "figures"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    tables = [
-        *((table, "") for table in result_tables(results)),
-        *((table, "more") for table in result_tables(results, MORE_METRICS)),
-        *((table, "cost") for table in result_tables(results, COST_METRICS)),
-    ]
-    shown = [(table, _write_table(table, part, out)) for table, part in tables]
-    drawn = [(panel, _write_figures(panel, out)) for panel in panels(results)]
     names = [str(name) for name in results.trials["suite"].unique()]
+    tables = [found for name in names for found in _tables(results, name)]
+    shown = [(table, _write_table(table, part, out)) for part, table in tables]
+    drawn = [(panel, _write_figures(panel, out)) for panel in panels(results)]
     suites = [_suite(name, results.trials, shown, drawn) for name in names]
     page = out / "index.html"
     page.write_text(_render(suites, results), encoding="utf-8")
     return page
+
+
+def _tables(results: Results, suite: str) -> Iterator[tuple[str, ResultTable]]:
+    """The tables that a suite asks for, then the others, each with what its files are called."""
+    counts: Counter[str] = Counter()
+    for table in result_tables(results, suite=suite):
+        counts[table.protocol] += 1
+        number = counts[table.protocol]
+        yield "" if number == 1 else str(number), table
+    asked = {name for names in results.metrics.get(suite, ()) for name in names}
+    for part, metrics in MORE_TABLES.items():
+        if wanted := [name for name in metrics if name not in asked]:
+            for table in result_tables(results, wanted, suite):
+                yield part, table
 
 
 def _suite(

@@ -158,3 +158,20 @@ def test_many_failures_are_counted(tmp_path):
         write_failure(tmp_path, trial, "user", "why")
     page = write_report(tmp_path, tmp_path / "out").read_text()
     assert "and 10 more" in page
+
+
+def test_every_table_that_a_suite_asks_for_has_files_of_its_own(tmp_path):
+    trial = Trial("er")
+    write_trial(tmp_path, trial, rows(trial, np.full((3, 3), 0.5)))
+    write_suite(tmp_path, [trial], metrics=[["CA", "FA"], ["BWT"]])
+    page = write_report(tmp_path, tmp_path / "report").read_text(encoding="utf-8")
+    files = {path.name for path in (tmp_path / "report" / "tables").iterdir()}
+    assert {name for name in files if name.endswith(".csv")} == {
+        "demo-class_incremental.csv",
+        "demo-class_incremental-2.csv",
+        "demo-class_incremental-more.csv",
+    }
+    more = (tmp_path / "report" / "tables" / "demo-class_incremental-more.md").read_text()
+    assert "forgetting" in more
+    assert "BWT" not in more.split("\n\n")[0]  # the suite has it in a table of its own
+    assert page.count('<table class="sortable">') == 3
