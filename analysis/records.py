@@ -36,22 +36,33 @@ def last_records(root: Path, trial_id: str, kind: str, num_tasks: int) -> pd.Dat
     return pq.read_table(path).to_pandas() if path.is_file() else None
 
 
-def features(root: Path, trial_id: str) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
+def features(
+    root: Path, trial_id: str, after_task: int | None = None
+) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
     """The records of features, and the features themselves, (N, D), row by row.
 
+    Args:
+        root: the store.
+        trial_id: whose.
+        after_task: of one task alone; None: of all tasks.
+
     Raises:
-        StoreError: if the trial has stored none.
+        StoreError: if the trial has stored none, or not always as many features.
     """
-    table = _read(root, trial_id, FEATURES)
+    table = _read(root, trial_id, FEATURES, after_task)
     column: Any = table.column(FEATURES).combine_chunks()
     vectors = column.flatten().to_numpy().reshape(len(table), -1)
     return table.drop_columns([FEATURES]).to_pandas(), vectors
 
 
-def _read(root: Path, trial_id: str, kind: str) -> pa.Table:
+def _read(root: Path, trial_id: str, kind: str, after_task: int | None = None) -> pa.Table:
     folder = root / RECORDS / trial_id / kind
     # Half-written files begin with a dot.
-    files = sorted(folder.glob("after_task_*.parquet"))
+    number = "*" if after_task is None else f"{after_task:03d}"
+    files = sorted(folder.glob(f"after_task_{number}.parquet"))
     if not files:
         raise StoreError(f"{folder}: no records of {kind}; a suite asks for them by `records`")
-    return pa.concat_tables([pq.read_table(path) for path in files])
+    try:
+        return pa.concat_tables([pq.read_table(path) for path in files])
+    except pa.ArrowInvalid as error:
+        raise StoreError(f"{folder}: its {kind} grow from task to task; take one task") from error

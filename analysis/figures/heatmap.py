@@ -10,7 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from analysis.figures.catalogue import PanelFigure
-from analysis.figures.multiples import multiples
+from analysis.figures.multiples import columns, multiples
 from analysis.figures.panels import matrices
 from analysis.figures.style import house_style
 from analysis.metrics import Matrix
@@ -27,9 +27,9 @@ def heat_maps(rows: pd.DataFrame) -> Figure:
     """
     means = {label: a.mean(0) for label, a in matrices(rows).items()}
     figure, axes = multiples(list(means), margin=1.25)
+    across = columns(len(means))
     for place, (label, a) in enumerate(means.items()):
         _draw(axes[label], a)
-        across = axes[label].get_gridspec().ncols
         _tick(axes[label], len(a), left=place % across == 0, below=place + across >= len(means))
     figure.supxlabel("tested on task", fontsize=8)
     figure.supylabel("after task", fontsize=8)

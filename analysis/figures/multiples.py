@@ -28,18 +28,18 @@ def multiples(
         margin: inches of the width that numbers and colour bars take.
         across: panels side by side at most.
     """
-    columns = min(len(labels), across)
-    rows = -(-len(labels) // columns)
-    width = COLUMN_INCHES if columns <= min(_A_COLUMN, across) else PAGE_INCHES
-    side = (width - margin) / columns
+    abreast = columns(len(labels), across)
+    rows = -(-len(labels) // abreast)
+    width = COLUMN_INCHES if abreast <= min(_A_COLUMN, across) else PAGE_INCHES
+    side = (width - margin) / abreast
     titles = {label: wrapped(label, side) for label in labels}
     lines = sum(
-        max(title.count("\n") + 1 for title in list(titles.values())[start : start + columns])
-        for start in range(0, len(labels), columns)
+        max(title.count("\n") + 1 for title in list(titles.values())[start : start + abreast])
+        for start in range(0, len(labels), abreast)
     )
     height = 0.5 + rows * side * ratio + lines * _TITLE_LINE_INCHES
     figure = Figure(figsize=(width, height))
-    grid = figure.subplots(rows, columns, squeeze=False)
+    grid = figure.subplots(rows, abreast, squeeze=False)
     found: dict[str, Axes] = {}
     for place, axes in enumerate(grid.flat):
         if place >= len(labels):
@@ -50,6 +50,11 @@ def multiples(
         axes.tick_params(length=2, pad=2, labelsize=6)
         found[label] = axes
     return figure, found
+
+
+def columns(count: int, across: int = _A_PAGE) -> int:
+    """How many of `count` panels stand side by side."""
+    return min(count, across)
 
 
 def wrapped(label: str, inches: float) -> str:
