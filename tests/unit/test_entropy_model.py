@@ -139,8 +139,10 @@ def test_bits_are_the_sum_over_an_image_s_cue():
 def test_gradients_are_right_away_from_knots():
     made = model(channels=2)
     # Probabilities bend at integers: 1/8 away from them small steps stay on one line.
-    v = cues(2, 2, 1, 3).round() + 0.125 + 0.75 * torch.rand(
-        2, 2, 1, 3, generator=generator(3), dtype=torch.float64
+    v = (
+        cues(2, 2, 1, 3).round()
+        + 0.125
+        + 0.75 * torch.rand(2, 2, 1, 3, generator=generator(3), dtype=torch.float64)
     )
     v.requires_grad_()
 
@@ -178,6 +180,14 @@ def test_what_is_beyond_all_bounds_has_finite_bits():
     assert made.bits(v).isfinite().all()
     assert v.grad.isfinite().all()
     assert made.logits.grad.isfinite().all()
+
+
+def test_what_is_no_number_has_no_probability():
+    made = PiecewiseLinearCDF(1)
+    v = torch.tensor([torch.nan, 0.0]).view(1, 1, 1, 2)
+    for found in (made(v), made.cumulative(v)):
+        assert found.isnan().flatten().tolist() == [True, False]
+    assert made.bits(v).isnan().all()
 
 
 def test_training_finds_the_frequencies_of_symbols():
