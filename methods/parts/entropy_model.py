@@ -89,6 +89,7 @@ class PiecewiseLinearCDF(nn.Module):
 
 def _at(table: Tensor, places: Tensor) -> Tensor:
     """Entries of each channel's row of a table (C, n) at whole numbers (B, C, h, w)."""
+    places = places.nan_to_num()  # an index beyond the table would end the process on a GPU
     by_channel = places.long().transpose(0, 1)
     found = table.gather(1, by_channel.flatten(1))
     return found.view(by_channel.shape).transpose(0, 1)

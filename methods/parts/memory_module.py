@@ -31,6 +31,9 @@ Distortion = Callable[[Tensor, Tensor], Tensor]
 CHUNK: Final = 128
 """Images a pass when cues are made or recalled; fixed, because it can change the last bits."""
 
+LARGEST: Final = 2**15 - 1
+"""Of a cue's elements, in size: what lies between fits into a table of 2**16 symbols."""
+
 CENTRE: Final = 0.5
 SPREAD: Final = 0.25
 
@@ -76,9 +79,9 @@ class MemoryModule(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Distortion and rate (bits a pixel), scalars whose sum is to be minimised.
 
-        The rate's gradient is weighted by `rate_lambda` where it reaches the separation network, so
-        that the entropy model learns from the rate itself, and the completion network from the
-        distortion.
+        As in the paper, the separation network learns from distortion + rate_lambda * rate, the
+        completion network from the distortion, the entropy model from the rate itself: so the
+        rate's gradient is weighted where it leaves the entropy model.
 
         Args:
             x: uint8 (B, C, H, W).
@@ -86,7 +89,7 @@ class MemoryModule(nn.Module):
             rate_lambda: weight of the rate for the separation network.
             noise: on the device of the images.
         """
-        true = x.float() / 255
+        true = x / 255
         cue = noisy(self._cue(true), noise)
         recalled = cropped(self.completion(cue), (x.shape[2], x.shape[3]))
         weighted = cue.detach() + rate_lambda * (cue - cue.detach())
@@ -127,16 +130,22 @@ class MemoryModule(nn.Module):
 
     @torch.no_grad()
     def cues(self, x: Tensor) -> Tensor:
-        """Integer cues of raw images (N, C, H, W), int32 (N, cue_channels, h, w) on the CPU."""
-        return torch.cat([quantised(self._cue(part / 255)).cpu() for part in x.split(CHUNK)])
+        """Integer cues of raw images (N, C, H, W), int32 (N, cue_channels, h, w) on the CPU.
+
+        Raises:
+            OverflowError: if an element is no number or beyond `LARGEST`.
+        """
+        cues: list[Tensor] = []
+        for part in x.split(CHUNK):
+            z = self._cue(part / 255)
+            if not bool((z.abs() <= LARGEST).all()):
+                raise OverflowError("cues became too large: their networks diverged")
+            cues.append(quantised(z).cpu())
+        return torch.cat(cues)
 
     def _cue(self, true: Tensor) -> Tensor:
         """Cues before rounding of images on the scale of [0, 1]."""
         return self.separation(padded((true - CENTRE) / SPREAD, self.multiple))
-
-    def finite(self) -> bool:
-        """Whether every weight is a finite number."""
-        return all(bool(weight.isfinite().all()) for weight in self.parameters())
 
 
 @final
@@ -155,6 +164,9 @@ class TaskMemory:
             module: trained; its entropy model gives the tables.
             net: its completion network, as it is stored.
             images: of one size.
+
+        Raises:
+            OverflowError: if the module diverged.
         """
         book = CueBook.encode(
             module.cues(images.x),

@@ -205,7 +205,8 @@ def test_a_method_without_labels_learns_the_same_from_wrong_ones(name):
 def test_batches_show_what_was_declared_and_nothing_else(name):
     needs = trained(name).run.method.needs
     batches = [batch for task in trained(name).seen for batch in task]
-    assert batches
+    fresh = tiny_run(name)  # a method that works in phases may leave the stream alone
+    batches.append(next(iter(fresh._batches(fresh.scenario.tasks[0]))))
     assert {batch.y is not None for batch in batches} == {Signal.LABELS in needs}
     assert {batch.task is not None for batch in batches} == {Signal.TASK_ID in needs}
 

@@ -502,3 +502,12 @@ def test_an_image_a_class_is_enough_where_it_is_not_refused():
 def test_learning_rates_beyond_all_bounds_end_as_diverged(name):
     with pytest.raises(DivergedError):
         finish(fresh(**{name: 1e30}))
+
+
+def test_a_memory_that_diverges_in_its_last_step_ends_the_trial_as_well():
+    run = fresh(memory_lr=1e30, memory_batch=1000)  # one step, whose loss is finite
+    steps = [step["distortion"].isfinite().item() for step in begun(run, 0)]
+    assert steps == [True, False]
+    assert run.method.long_term.books == []
+    with pytest.raises(DivergedError):
+        finish(fresh(memory_lr=1e30, memory_batch=1000))

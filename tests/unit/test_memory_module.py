@@ -13,6 +13,7 @@ from methods.parts.compression import noisy, padded
 from methods.parts.cue_book import CueError, network_digest
 from methods.parts.memory_module import (
     CHUNK,
+    LARGEST,
     CompletionNets,
     CueIndex,
     Learning,
@@ -192,14 +193,6 @@ def test_the_bits_stored_are_those_that_the_entropy_model_expects(trained):
         assert (stored <= 1.03 * expected + 64).all()  # whole words, one of them for the end
 
 
-def test_weights_that_are_no_numbers_are_noticed():
-    made = module()
-    assert made.finite()
-    with torch.no_grad():
-        made.entropy.logits[0, 0] = torch.inf
-    assert not made.finite()
-
-
 # Cues and what they recall
 
 
@@ -211,6 +204,24 @@ def test_cues_are_the_rounded_outputs_of_the_separation_network(size):
     assert found.dtype == torch.int32
     assert found.shape == (5, 5, 2, -(-size[1] // 4))
     assert torch.equal(found.float(), expected)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e12])
+def test_cues_that_no_table_could_hold_are_noticed(value):
+    made, images = module(), some_images(CHUNK + 1)
+    with torch.no_grad():
+        made.separation[-1].bias[2] = value
+    with pytest.raises(OverflowError, match="their networks diverged"):
+        made.cues(images.x)
+
+
+def test_the_largest_cues_can_be_stored():
+    made, images = module(), some_images(4)
+    with torch.no_grad():
+        made.separation[-1].weight.zero_()
+        made.separation[-1].bias[:2] = torch.tensor([LARGEST, -LARGEST])
+    memory = TaskMemory.encode(made, made.completion, images)
+    assert memory.book.decode()[:, :2, 0, 0].tolist() == [[LARGEST, -LARGEST]] * 4
 
 
 def test_recalled_images_are_the_completion_of_the_stored_integers():
