@@ -176,7 +176,7 @@ SCALARS: Final = {
             True,
         ),
         Scalar(
-            "bpp", "bits per pixel of what is kept, mean over tasks", "recall", "bits_per_pixel"
+            "bpp", "bits per pixel of recalled images, mean over tasks", "recall", "bits_per_pixel"
         ),
         Scalar(
             "recall_PSNR",

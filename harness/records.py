@@ -79,12 +79,13 @@ def features(checkpoint: Checkpoint) -> dict[str, pa.Array]:
 def predictions(checkpoint: Checkpoint) -> dict[str, pa.Array]:
     """What the classifier says of each image.
 
-    `predicted`: the best of the classes seen; `confidence`: its softmax probability among them;
-    `predicted_task_il`: the best class of the image's own task.
+    `predicted`: the best of the classes seen; `confidence`: the largest softmax probability among
+    them (`Method.class_logits`); `predicted_task_il`: the best class of the image's own task.
     """
     logits, masks = checkpoint.logits, class_masks(checkpoint)
-    among_seen = logits.masked_fill(~masks.seen, float("-inf")).softmax(1)
-    confidence, predicted = among_seen.max(1)
+    predicted = logits.masked_fill(~masks.seen, float("-inf")).argmax(1)
+    among_seen = checkpoint.class_logits.masked_fill(~masks.seen, float("-inf"))
+    confidence = among_seen.softmax(1).amax(1)
     own = logits.masked_fill(~masks.own, float("-inf")).argmax(1)
     return {
         "predicted": _numbers(predicted),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from harness.data.base import DataError, Dataset, Split
 from harness.seeds import generator
@@ -67,21 +68,28 @@ def long_tailed(
     for place, size in enumerate(imbalance.sizes(len(order))):
         wanted[order[ranks[place] if imbalance.ranks == "shuffled" else place]] = size
     labels = dataset.train.y.cpu()
-    kept = torch.cat([_drawn(dataset, labels, name, n, rng) for name, n in enumerate(wanted)])
+    _check(dataset, labels, wanted, imbalance)
+    kept = torch.cat([_drawn(labels, label, count, rng) for label, count in enumerate(wanted)])
     rows = kept.sort().values
     train = dataset.train
     domain = None if train.domain is None else train.domain[rows]
     return replace(dataset, train=Split(train.x[rows], train.y[rows], domain))
 
 
-def _drawn(
-    dataset: Dataset, labels: torch.Tensor, label: int, count: int, rng: torch.Generator
-) -> torch.Tensor:
+def _check(dataset: Dataset, labels: Tensor, wanted: Sequence[int], imbalance: Imbalance) -> None:
+    """Every class must have enough; with shuffled ranks for any rank, so that no seed decides."""
+    shuffled = imbalance.ranks == "shuffled"
+    for label, count in enumerate(labels.bincount(minlength=len(wanted)).tolist()):
+        needed = imbalance.max if shuffled else wanted[label]
+        if count < needed:
+            raise DataError(
+                f"{dataset.name}: imbalance may ask for {needed} training images of class "
+                f"{dataset.class_names[label]!r}, which has {count}; lower imbalance.max or "
+                "imbalance.min"
+            )
+
+
+def _drawn(labels: Tensor, label: int, count: int, rng: torch.Generator) -> Tensor:
     """`count` random rows of one class."""
     rows = (labels == label).nonzero()[:, 0]
-    if len(rows) < count:
-        raise DataError(
-            f"{dataset.name}: imbalance asks for {count} training images of class "
-            f"{dataset.class_names[label]!r}, which has {len(rows)}; lower imbalance.max"
-        )
     return rows[torch.randperm(len(rows), generator=rng)[:count]]

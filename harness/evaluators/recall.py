@@ -2,8 +2,9 @@
 
 For each task: bits per pixel of what is kept, mean squared error and peak signal-to-noise ratio
 against the original images, and the share of recalled images that the current classifier gets
-right, the classes seen competing (BrainCL, arXiv:2504.14727). Methods that recall nothing give
-nothing.
+right, the classes seen competing (BrainCL, arXiv:2504.14727), over the images that a method keeps
+first: BrainCL's most typical ones, unless `per_task` takes in all. Methods that recall nothing
+give nothing.
 
 Details `recalled`, a row an image of the first few of each task: `image`, its row number in the
 training data; `label`, `task`; `original` and `recalled` (C * H * W), uint8; `bits`, `channels`,

@@ -18,9 +18,10 @@ class Deck:
         self.share = 0
         self._left: list[int] = []
 
-    def begin(self, rows: int, batches: int) -> None:
-        """Deal `rows` rows over every `batches` batches: `share` of them to each."""
-        self.share = ceil(rows / batches)
+    def begin(self, rows: int, batches: int, most: int | None = None) -> None:
+        """Deal `rows` rows over every `batches` batches: `share` of them to each, or `most`."""
+        share = ceil(rows / batches)
+        self.share = share if most is None else min(share, most)
         self._left = []
 
     def draw(self, rows: int, rng: torch.Generator) -> Tensor:

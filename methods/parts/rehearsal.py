@@ -16,7 +16,9 @@ Deviation from the comparisons that train on the union of new images and memory 
 al., 2017, arXiv:1611.07725; Replay of github.com/G-U-N/PyCIL; BrainCL, arXiv:2504.14727): there the
 batches are drawn from the union, so that the memory makes an epoch longer. Here every batch of the
 stream gets its share of the exemplars and becomes larger. An epoch sees the same images, each about
-once, and all methods of a comparison make the same number of steps.
+once, and all methods of a comparison make the same number of steps. Where a task has few batches
+beside many exemplars (the end of a long tail), a batch gets no more of them than the protocol's
+`replay_batch`, and an epoch does not see all.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from methods.base import Batch
+from methods.base import Batch, Training
 from methods.parts.balanced_memory import BalancedMemory
 from methods.parts.deck import Deck
 from methods.parts.transfers import sent
@@ -54,7 +56,8 @@ class Rehearsal:
     `exemplars` in `Method.memory`.
 
     Args:
-        buffer_size: images of all classes together; at least one for each class (`require_room`).
+        training: of the protocol. `buffer_size` images of all classes together, at least one for
+            each class (`require_room`); at most `replay_batch` join a batch.
         num_classes: of the whole trial.
         quota: see `Quota`.
         device: where the images are kept.
@@ -63,9 +66,10 @@ class Rehearsal:
     kind = "exemplars"
 
     def __init__(
-        self, buffer_size: int, num_classes: int, quota: Quota, device: torch.device
+        self, training: Training, num_classes: int, quota: Quota, device: torch.device
     ) -> None:
-        self._memory = BalancedMemory(buffer_size, device)
+        self._memory = BalancedMemory(training.buffer_size, device)
+        self._most = training.replay_batch
         self._deck = Deck()
         self._num_classes = num_classes
         self._quota: Quota = quota
@@ -85,7 +89,7 @@ class Rehearsal:
 
     def begin(self, batches_an_epoch: int) -> None:
         """Deal the exemplars anew, over so many batches; before the first `draw` of a task."""
-        self._deck.begin(len(self), batches_an_epoch)
+        self._deck.begin(len(self), batches_an_epoch, most=self._most)
 
     def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor] | None:
         """Images (M, C, H, W) and labels (M,) that join the next batch; None while it is empty.

@@ -5,6 +5,19 @@ from __future__ import annotations
 from methods.base import Planned, StagedBackbone
 
 
+def require_finite(settings: object, *names: str, above_zero: bool = False) -> None:
+    """Refuse numbers among a method's settings that are negative, infinite or not numbers.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    for name in names:
+        value: float = getattr(settings, name)
+        if not 0 <= value < float("inf") or (above_zero and not value):
+            least = "above 0" if above_zero else "of at least 0"
+            raise ValueError(f"{name} must be a finite number {least}, got {value}")
+
+
 def require_room(planned: Planned, places: int, what: str) -> None:
     """Refuse a buffer with less than an image for each of `places` things, `what` in the plural.
 

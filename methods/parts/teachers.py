@@ -115,6 +115,10 @@ class FrozenNet:
         self.net = copy.deepcopy(self._live).requires_grad_(requires_grad=False).eval()
         return self.net
 
+    def drop(self) -> None:
+        """Forget it."""
+        self.net = None
+
     def __bool__(self) -> bool:
         return self.net is not None
 

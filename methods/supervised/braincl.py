@@ -20,9 +20,15 @@ No code was released. What the paper does not state, and we chose:
   loss and begin with their initial values. In the wake phase the old classes' outputs sink, since
   only new images are shown; `wake_outputs: new` compares the new classes alone;
 - batch normalisation is frozen in the wake phase; recalled images are augmented as any others;
+- the first task has no wake phase: its backbone is random, so that there is nothing to learn a
+  classifier on. With it (`first_task_wake: learn`) a ResNet-18, whose untouched batch statistics
+  let features grow from block to block, got a head so large that the sleep behind it failed;
 - batches of 128 in both phases; the sleep goes on from the weights there are, with a new optimizer;
 - features that select are those from before the sleep, in the first task random ones
   (`first_task_selection`), and their distance is Euclidean (`select_by`).
+
+Images have one size, that of the data set: the paper's cues of photographs whose longer side is 224
+pixels, the shorter one as it comes, would take less memory than squares do.
 
 The protocol's optimizer, epochs and batches play no part: the phases have settings of their own.
 Recalled images are on the device during a phase alone, and not counted.
@@ -65,7 +71,7 @@ from methods.parts.memory_module import (
     TaskMemory,
     recollection,
 )
-from methods.parts.requirements import require_own_classes
+from methods.parts.requirements import require_finite, require_own_classes
 
 PIXEL_SCALE = {"cai": 2.55, "mse": 1.0}  # white, where black is 0
 
@@ -93,7 +99,9 @@ class Config:
     phase_weight_decay: float = 2e-4  # the paper
     keep_per_class: int = 1000  # the paper, MedMNIST-40; not stated for ImageNet-100
     select_by: Literal["euclidean", "cosine"] = "euclidean"  # ours
-    first_task_selection: Literal["random_features", "post_sleep"] = "random_features"  # the paper
+    first_task_wake: Literal["skip", "learn"] = "skip"  # ours; learn: the paper
+    # The paper; post_sleep: by the features after a sleep on the whole working memory
+    first_task_selection: Literal["random_features", "post_sleep"] = "random_features"
     half_precision_memory: bool = False  # ours; completion networks are kept in 16 bits
 
     def __post_init__(self) -> None:
@@ -103,12 +111,13 @@ class Config:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in (
-            *("memory_lr", "entropy_lr", "rate_lambda", "wake_lr", "sleep_lr"),
-            *("phase_momentum", "phase_weight_decay"),
-        ):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        require_finite(self, "memory_lr", "entropy_lr", "rate_lambda", "wake_lr", "sleep_lr")
+        require_finite(self, "phase_momentum", "phase_weight_decay")
+        if self.phase_momentum >= 1:
+            raise ValueError(f"phase_momentum must be below 1, got {self.phase_momentum}")
+        steps = self.sleep_milestones
+        if list(steps) != sorted({step for step in steps if step > 0}):
+            raise ValueError(f"sleep_milestones must be ascending epochs, got {list(steps)}")
 
     @property
     def sizes(self) -> Sizes:
@@ -178,7 +187,8 @@ class BrainCL(ClassifierMethod):
         memory = yield from self._memorise(task)
         if memory is None:
             return
-        yield from self._wake(memory)
+        if not self.task.first or self.config.first_task_wake == "learn":
+            yield from self._wake(memory)
         late = self.task.first and self.config.first_task_selection == "post_sleep"
         if late:
             yield from self._sleep(task, [memory])
@@ -260,7 +270,7 @@ class BrainCL(ClassifierMethod):
         return {"sleep": F.cross_entropy(logits, batch.labels())}
 
     def recalled(self, per_task: int) -> list[Recalled]:
-        """The images of each task that come first in memory: of every class the most typical."""
+        """Those images of each task that come first in memory: of every class the most typical."""
         return [
             Recalled(
                 task=position,

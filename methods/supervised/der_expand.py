@@ -16,8 +16,8 @@ Deviations from the paper's code:
   choice from all images of the task, and before the exemplars are chosen;
 - no warm-up, after which classifiers are made anew; the classifier has a bias and PyTorch's initial
   values; the weights of old classes are inherited (`reuse_old_head: false`: they are not);
-- the classifier has an output for every class from the start; those not seen yet have initial
-  values and are left out of all losses.
+- the classifier has an output for every class from the start; those not seen yet are left out of
+  all losses, and made anew with the task that brings them.
 Every task has a new optimizer, since what is trained is new. Features are super-features: a task
 adds as many as the backbone has.
 """
@@ -59,7 +59,7 @@ from methods.parts.expanding_net import (
 from methods.parts.finetuning import Finetuning
 from methods.parts.grad_cam import grad_cam, last_maps
 from methods.parts.rehearsal import Quota, Rehearsal, directions, joined
-from methods.parts.requirements import require_own_classes, require_room
+from methods.parts.requirements import require_finite, require_own_classes, require_room
 from methods.parts.transfers import sent
 
 FINETUNE_MOMENTUM = 0.9  # the paper's code, inclearn/convnet/utils.py
@@ -81,14 +81,11 @@ class Config:
     temperature: float = 1.0  # by which logits are divided; for CIFAR-100: 5
 
     def __post_init__(self) -> None:
-        for name in ("aux_weight", "finetune_lr", "finetune_weight_decay"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        require_finite(self, "aux_weight", "finetune_lr", "finetune_weight_decay")
+        require_finite(self, "temperature", above_zero=True)
         for name in ("finetune_epochs", "finetune_decay_after"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
 
     def finetuning(self, batch_size: int) -> Finetuning:
         """Of the classifier, with batches of the protocol's size."""
@@ -119,10 +116,9 @@ class DERExpand(ClassifierMethod):
         self.config = config
         self.task = CurrentTask()
         self.old = FrozenBackbones()
-        size, classes = ctx.training.buffer_size, ctx.num_classes
-        self.rehearsal = Rehearsal(size, classes, config.quota, ctx.device)
+        self.rehearsal = Rehearsal(ctx.training, ctx.num_classes, config.quota, ctx.device)
         self._drawn: tuple[Tensor, Tensor] | None = None  # exemplars that join the batch
-        head = SuperHead(self.head, OlderWeights(classes, 0))
+        head = SuperHead(self.head, OlderWeights(ctx.num_classes, 0))
         self._train(self.backbone, head, AuxiliaryHead())
 
     def begin_task(self, task: TaskView) -> None:
@@ -145,6 +141,7 @@ class DERExpand(ClassifierMethod):
 
     def end_task(self, task: TaskView) -> None:
         del task
+        self._drawn = None
         self._train(self.backbone, self.classifier, AuxiliaryHead())
 
     def before_passes(self, batch: Batch) -> None:
@@ -170,7 +167,8 @@ class DERExpand(ClassifierMethod):
         for _ in state["old"]["backbones"]:
             self.old.add(copy.deepcopy(self.backbone))
         outputs = len(state["auxiliary"].get("layer.bias", ()))
-        auxiliary = AuxiliaryHead(self.backbone.feature_dim, outputs)
+        dim = self.backbone.feature_dim
+        auxiliary = self.ctx.random.weights(lambda: AuxiliaryHead(dim, outputs), "rebuilt")
         self._train(self.backbone, self._fresh_head("rebuilt"), auxiliary)
 
     @torch.no_grad()

@@ -4,10 +4,12 @@ Elastic weight consolidation (Kirkpatrick et al., 2017, arXiv:1612.00796), with 
 of one a task: old and new information are averaged as past and new classes are many, as in PyCIL
 (github.com/G-U-N/PyCIL, models/ewc.py), where `ewc_online` adds them up. The cross-entropy is over
 the task's own classes alone, as there; `outputs: seen` is over all seen so far. Class-incremental
-accuracy comes out close to finetuning's: nothing compares old classes with new ones.
+accuracy comes out close to finetuning's: nothing compares old classes with new ones. A task of one
+class has nothing to compare at all and teaches nothing (`outputs: seen` does).
 
 Deviations from PyCIL: the Fisher information is that of single images, where PyCIL squares the mean
-gradient of a batch of 128, which is far smaller, so that the same `fisher_clip` binds more often;
+gradient of a batch of 128, which is far smaller, so that the same `fisher_clip` binds for many
+weights (two thirds on Fashion-MNIST after five epochs) and the penalty comes near to a plain L2;
 and it is taken from plain images in eval mode, where PyCIL's training mode moves the statistics of
 batch normalisation. Outputs of classes not seen yet have no information and no penalty, but weight
 decay makes their weights smaller.
@@ -29,7 +31,7 @@ from methods.parts.current_task import CurrentTask
 from methods.parts.fisher import drawn, fisher_diagonal
 from methods.parts.flat_gradients import flat_parameters, pieces
 from methods.parts.importance import ParameterVectors
-from methods.parts.requirements import require_own_classes
+from methods.parts.requirements import require_finite, require_own_classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,9 @@ class Config:
     outputs: Literal["new", "seen"] = "new"  # of the cross-entropy; PyCIL
 
     def __post_init__(self) -> None:
-        if self.ewc_lambda < 0:
-            raise ValueError(f"ewc_lambda must not be negative, got {self.ewc_lambda}")
-        if self.fisher_clip is not None and self.fisher_clip <= 0:
-            raise ValueError(f"fisher_clip must be above 0, got {self.fisher_clip}")
+        require_finite(self, "ewc_lambda")
+        if self.fisher_clip is not None:
+            require_finite(self, "fisher_clip", above_zero=True)
         if self.fisher_samples is not None and self.fisher_samples < 1:
             raise ValueError(f"fisher_samples must be at least 1, got {self.fisher_samples}")
 

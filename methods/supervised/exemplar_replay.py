@@ -44,8 +44,7 @@ class ExemplarReplay(ClassifierMethod):
     def __init__(self, config: Config, ctx: Context) -> None:
         super().__init__(ctx)
         self.current = CurrentTask()
-        size = ctx.training.buffer_size
-        self.rehearsal = Rehearsal(size, ctx.num_classes, config.quota, ctx.device)
+        self.rehearsal = Rehearsal(ctx.training, ctx.num_classes, config.quota, ctx.device)
         self._drawn: tuple[Tensor, Tensor] | None = None  # exemplars that join the batch
 
     def begin_task(self, task: TaskView) -> None:
@@ -67,6 +66,7 @@ class ExemplarReplay(ClassifierMethod):
         self.rehearsal.renew(
             task.data, self.current.seen, lambda y, share: random_of_each(y, share, rng)
         )
+        self._drawn = None
 
     def parts(self) -> dict[str, Stateful]:
         return {**super().parts(), "current": self.current, "rehearsal": self.rehearsal}

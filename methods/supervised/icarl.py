@@ -31,7 +31,7 @@ from methods.parts.current_task import CurrentTask
 from methods.parts.distillation import sharpened_distillation, sigmoid_distillation
 from methods.parts.exemplars import herded_of_each
 from methods.parts.rehearsal import Quota, Rehearsal, directions, joined
-from methods.parts.requirements import require_own_classes, require_room
+from methods.parts.requirements import require_finite, require_own_classes, require_room
 from methods.parts.teachers import FrozenNet
 
 UNSEEN = -8.0
@@ -48,10 +48,8 @@ class Config:
     flip_means: bool = False  # means over mirrored exemplars too, as the paper's code
 
     def __post_init__(self) -> None:
-        if self.kd_weight < 0:
-            raise ValueError(f"kd_weight must not be negative, got {self.kd_weight}")
-        if self.kd_temperature <= 0:
-            raise ValueError(f"kd_temperature must be above 0, got {self.kd_temperature}")
+        require_finite(self, "kd_weight")
+        require_finite(self, "kd_temperature", above_zero=True)
 
 
 class ICaRL(ClassifierMethod):
@@ -69,8 +67,7 @@ class ICaRL(ClassifierMethod):
         super().__init__(ctx)
         self.config = config
         self.current = CurrentTask()
-        size = ctx.training.buffer_size
-        self.rehearsal = Rehearsal(size, ctx.num_classes, config.quota, ctx.device)
+        self.rehearsal = Rehearsal(ctx.training, ctx.num_classes, config.quota, ctx.device)
         self.teacher = FrozenNet(self.net)
         self._drawn: tuple[Tensor, Tensor] | None = None  # exemplars that join the batch
         self._means: Tensor | None = None  # by network and exemplars as they are; None: not yet
@@ -106,7 +103,8 @@ class ICaRL(ClassifierMethod):
         self.rehearsal.renew(
             data, self.current.seen, lambda y, share: herded_of_each(y, share, found)
         )
-        self._means = None
+        self._means = self._drawn = None
+        self.teacher.drop()  # the next task has a new one
 
     @torch.no_grad()
     def predict(self, x: Tensor, task: int | None = None) -> Tensor:

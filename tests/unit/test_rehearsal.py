@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from methods.base import Batch
+from methods.base import Batch, Training
 from methods.parts.exemplars import first_of_each, herded_of_each, random_of_each
 from methods.parts.rehearsal import Rehearsal, directions, joined
 
@@ -34,14 +34,14 @@ def held(rehearsal):
 
 def filled(quota="per_class", *, size=12, classes=6):
     """Exemplars of two tasks of two classes with ten images each."""
-    rehearsal = Rehearsal(size, classes, quota, CPU)
+    rehearsal = Rehearsal(Training(buffer_size=size, replay_batch=128), classes, quota, CPU)
     rehearsal.renew(images([0, 1] * 10), 2, first_of_each)
     rehearsal.renew(images([2, 3] * 10), 4, first_of_each)
     return rehearsal
 
 
 def test_a_fixed_quota_is_the_same_from_the_start_and_fills_the_buffer_at_the_end():
-    rehearsal = Rehearsal(12, 6, "per_class", CPU)
+    rehearsal = Rehearsal(Training(buffer_size=12, replay_batch=128), 6, "per_class", CPU)
     sizes = []
     for task in range(3):
         rehearsal.renew(images([2 * task, 2 * task + 1] * 10), 2 * task + 2, first_of_each)
@@ -51,7 +51,7 @@ def test_a_fixed_quota_is_the_same_from_the_start_and_fills_the_buffer_at_the_en
 
 
 def test_a_quota_of_the_total_always_fills_the_buffer_and_shrinks_to_a_prefix():
-    rehearsal = Rehearsal(12, 6, "total", CPU)
+    rehearsal = Rehearsal(Training(buffer_size=12, replay_batch=128), 6, "total", CPU)
     before = []
     for task, share in enumerate([6, 3, 2]):
         rehearsal.renew(images([2 * task, 2 * task + 1] * 10), 2 * task + 2, first_of_each)
@@ -64,9 +64,9 @@ def test_a_quota_of_the_total_always_fills_the_buffer_and_shrinks_to_a_prefix():
 
 
 def test_the_published_quotas():
-    fixed = Rehearsal(2000, 100, "per_class", CPU)
+    fixed = Rehearsal(Training(buffer_size=2000, replay_batch=128), 100, "per_class", CPU)
     assert [fixed.share(seen) for seen in (10, 50, 100)] == [20, 20, 20]
-    full = Rehearsal(2000, 100, "total", CPU)
+    full = Rehearsal(Training(buffer_size=2000, replay_batch=128), 100, "total", CPU)
     assert [full.share(seen) for seen in (10, 50, 100)] == [200, 40, 20]
 
 
@@ -76,7 +76,7 @@ def test_images_keep_their_labels():
 
 @pytest.mark.parametrize("quota", ["per_class", "total"])
 def test_a_class_with_fewer_images_than_its_share_has_all_of_them_and_none_twice(quota, rng):
-    rehearsal = Rehearsal(20, 2, quota, CPU)
+    rehearsal = Rehearsal(Training(buffer_size=20, replay_batch=128), 2, quota, CPU)
     choose = partial(random_of_each, rng=rng)
     rehearsal.renew(images([0, 0, 0] + [1] * 15), 2, choose)
     kept = held(rehearsal)
@@ -88,14 +88,14 @@ def test_a_class_with_fewer_images_than_its_share_has_all_of_them_and_none_twice
 def test_chosen_are_those_that_the_rule_says():
     data = images([0] * 6)
     features = torch.tensor([[9.0], [0.0], [5.0], [4.0], [6.0], [6.0]])  # their mean is 5
-    rehearsal = Rehearsal(3, 1, "per_class", CPU)
+    rehearsal = Rehearsal(Training(buffer_size=3, replay_batch=128), 1, "per_class", CPU)
     rehearsal.renew(data, 1, lambda labels, share: herded_of_each(labels, share, features))
     # 5 hits the mean; then 4 and 6 are as far, the first wins; then 6 brings it back.
     assert [row for _, _, row in held(rehearsal)] == [2, 3, 4]
 
 
 def test_nothing_is_drawn_while_there_is_nothing(rng):
-    rehearsal = Rehearsal(12, 6, "per_class", CPU)
+    rehearsal = Rehearsal(Training(buffer_size=12, replay_batch=128), 6, "per_class", CPU)
     rehearsal.begin(3)
     before = rng.get_state()
     assert rehearsal.draw(rng) is None
@@ -139,7 +139,7 @@ def test_a_state_taken_between_two_draws_goes_on_bit_for_bit(rng):
     ours = filled()
     ours.begin(3)
     ours.draw(rng)
-    theirs = Rehearsal(12, 6, "per_class", CPU)
+    theirs = Rehearsal(Training(buffer_size=12, replay_batch=128), 6, "per_class", CPU)
     theirs.load_state_dict(ours.state_dict())
     assert held(theirs) == held(ours)
     other = torch.Generator()
@@ -151,7 +151,7 @@ def test_a_state_taken_between_two_draws_goes_on_bit_for_bit(rng):
 
 def test_a_loaded_state_is_a_copy():
     ours = filled()
-    theirs = Rehearsal(12, 6, "per_class", CPU)
+    theirs = Rehearsal(Training(buffer_size=12, replay_batch=128), 6, "per_class", CPU)
     theirs.load_state_dict(ours.state_dict())
     before = held(ours)
     theirs.renew(images([4, 5] * 10), 6, first_of_each)
