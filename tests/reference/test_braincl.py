@@ -461,6 +461,12 @@ def test_recalling_changes_nothing():
         ({"keep_per_class": 0}, "keep_per_class must be at least 1, got 0"),
         ({"rate_lambda": -1.0}, "rate_lambda must be a finite number of at least 0, got -1.0"),
         ({"sleep_lr": math.inf}, "sleep_lr must be a finite number of at least 0, got inf"),
+        ({"phase_momentum": 1.5}, "phase_momentum must be below 1, got 1.5"),
+        (
+            {"sleep_milestones": (50, 20)},
+            r"must be ascending epochs, got \[50, 20\]",
+        ),
+        ({"sleep_milestones": (-3,)}, r"must be ascending epochs, got \[-3\]"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings, words):

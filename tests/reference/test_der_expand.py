@@ -348,6 +348,16 @@ def test_finetuning_is_sgd_with_momentum_on_a_classifier_made_anew(temperature):
     torch.testing.assert_close(method.head.bias.detach(), w[:, -1], rtol=1e-4, atol=1e-6)
 
 
+def test_finetuning_sees_random_views_of_the_exemplars():
+    method = learned(1).method
+    shown = []
+    method.views = lambda x: (shown.append(x), method.ctx.normalize(x) + len(shown))[1]
+    rows = torch.arange(4)
+    losses = [method._finetune_loss(rows).item() for _ in range(2)]
+    assert losses[0] != losses[1]
+    assert all(torch.equal(x, method.rehearsal.everything()["x"][:4]) for x in shown)
+
+
 def test_finetuning_uses_equally_many_images_of_every_class_if_one_has_few():
     run = learned(1, Config(finetune_epochs=1))
     task = run.scenario.tasks[1]

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from harness import protocol
 from harness.errors import UserError
-from methods.base import Batch
+from methods.base import Batch, Training
 from methods.parts.exemplars import herded_of_each, herding
 from methods.parts.rehearsal import Rehearsal
 from methods.supervised.icarl import UNSEEN, Config, ICaRL
@@ -115,13 +115,14 @@ def test_the_first_task_has_nothing_to_distil(kind, name, naive):
     torch.testing.assert_close(terms[name], naive(logits, batch.y))
 
 
+@pytest.mark.parametrize("tasks", [1, 2])
 @pytest.mark.parametrize("kind", ["softmax", "bce"])
-def test_the_teacher_is_the_network_before_the_task_and_has_no_part_in_the_gradient(kind):
-    run = learned(1, Config(icarl_loss=kind))
+def test_the_teacher_is_the_network_before_the_task_and_has_no_part_in_the_gradient(kind, tasks):
+    run = learned(tasks, Config(icarl_loss=kind))
     method = run.method
     before = {name: value.clone() for name, value in method.net.state_dict().items()}
     assert difference(method.teacher.net.state_dict(), before) is None
-    for batch in run._batches(run.scenario.tasks[1]):
+    for batch in run._batches(run.scenario.tasks[tasks]):
         method.observe(batch)
     assert difference(method.teacher.net.state_dict(), before) is None
     assert difference(method.net.state_dict(), before) is not None
@@ -251,7 +252,7 @@ class Plain:
     def __init__(self, images, labels, share):
         self.ctx = SimpleNamespace(num_classes=4, device=CPU)
         self.config = Config()
-        self.rehearsal = Rehearsal(4 * share, 4, "per_class", CPU)
+        self.rehearsal = Rehearsal(Training(buffer_size=4 * share), 4, "per_class", CPU)
         y = torch.tensor(labels)
         x = torch.tensor(images, dtype=torch.uint8)[:, :, None, None]
         self.rehearsal.renew(Batch(x, y, y), 2, lambda y, n: herded_of_each(y, n, x.flatten(1) / 1))
@@ -341,6 +342,13 @@ def test_it_forgets_less_than_finetuning(kind):
     run = tiny_run("icarl", epochs=3)
     run.method = ICaRL(Config(icarl_loss=kind), run.method.ctx)
     assert last(run) > last(tiny_run("finetune", epochs=3)) + 0.2
+
+
+def test_after_a_task_the_exemplars_alone_are_held():
+    run = tiny_run("icarl")
+    for task in run.scenario.tasks[:2]:
+        run._learn(task)
+    assert run.method.memory() == {"exemplars": 16 * (64 + 8), "teachers": 0}
 
 
 def test_memory_is_that_of_the_exemplars_and_the_teacher():

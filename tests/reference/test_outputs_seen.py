@@ -123,6 +123,15 @@ def test_joint_training_compares_all_classes_or_those_seen(outputs, classes):
     )
 
 
+def test_every_stage_of_joint_training_has_a_new_optimizer():
+    run = tiny_run("joint", momentum=0.9)
+    again = tiny_run("joint", momentum=0.9)
+    for task in run.scenario.tasks[:2]:
+        run._learn(task)
+    again._learn(again.scenario.tasks[1])  # as if there had been no stage before
+    assert difference(run.method.net.state_dict(), again.method.net.state_dict()) is None
+
+
 def test_joint_training_is_the_same_once_all_classes_are_seen():
     seen, every = joint("seen"), joint("all")
     finish(seen)

@@ -224,5 +224,5 @@ def test_a_suite_with_a_long_tail_runs(plan, tmp_path):
 
 def test_a_long_tail_that_the_set_cannot_give_fails_when_its_data_are_loaded(plan):
     (trial,) = plan("{name: digits, set: {imbalance: {max: 5000, min: 5}}}")
-    with pytest.raises(DataError, match="digits: imbalance may ask for 5000 training images of class"):
+    with pytest.raises(DataError, match="digits: imbalance may ask for 5000 training images"):
         build_scenario(trial.spec, Path("/nowhere"), CPU)

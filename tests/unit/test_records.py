@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_trial
+from tiny import tiny_run, tiny_trial
 
 from analysis.records import FEATURES, PREDICTIONS, features, records
 from analysis.trial_files import StoreError
 from harness import protocol
 from harness.execute import Setup, execute
+from harness.measure import Checkpoint, Cost
+from harness.records import predictions
 from harness.store import Store
 from harness.trial import TrialRun
 
@@ -84,3 +86,31 @@ def test_a_method_without_a_classifier_is_left_out_where_predictions_are_recorde
     assert protocol.unsuitable(spec) is None
     with pytest.raises(AssertionError):
         tiny_trial("replay", records=["predictions"])
+
+
+def test_confidence_is_that_of_the_softmax_where_the_classifier_is_another_rule():
+    run = tiny_run("icarl")
+    for task in run.scenario.tasks[:2]:
+        run._learn(task)
+    cost = Cost(0.0, 0.0, None, 0)
+    at = Checkpoint(run.method, run.scenario, 1, split="test", seed=0, cost=lambda: cost)
+    x = run.scenario.dataset.test.x[at.rows("test")]
+    seen = run.method.class_logits(x)[:, :4].softmax(1)
+    found = predictions(at)
+    np.testing.assert_allclose(found["confidence"], seen.amax(1), rtol=1e-5)
+    assert found["predicted"].to_pylist() == run.method.predict(x)[:, :4].argmax(1).tolist()
+
+
+@pytest.mark.parametrize(("name", "passes"), [("finetune", 1), ("icarl", 2)])
+def test_logits_and_scores_are_one_pass_where_they_are_the_same(name, passes, monkeypatch):
+    run = tiny_run(name)
+    cost = Cost(0.0, 0.0, None, 0)
+    at = Checkpoint(run.method, run.scenario, -1, split="test", seed=0, cost=lambda: cost)
+    shown = []
+    for asked in ("predict", "class_logits"):
+        plain = getattr(run.method, asked)
+        monkeypatch.setattr(
+            run.method, asked, lambda x, plain=plain: (shown.append(len(x)), plain(x))[1]
+        )
+    assert at.logits.shape == at.class_logits.shape
+    assert sum(shown) == passes * len(run.scenario.dataset.test)

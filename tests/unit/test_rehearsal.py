@@ -119,6 +119,15 @@ def test_every_exemplar_comes_once_before_any_comes_again(batches, share, rng):
         assert sorted(rows[start : start + 8]) == wanted
 
 
+def test_no_more_join_a_batch_than_the_protocol_replays(rng):
+    rehearsal = Rehearsal(Training(buffer_size=12, replay_batch=5), 6, "per_class", CPU)
+    rehearsal.renew(images([0, 1, 2, 3] * 5), 4, first_of_each)
+    rehearsal.begin(1)  # 8 exemplars for one batch
+    seen = [tuple(pixels) for _ in range(8) for pixels in rehearsal.draw(rng)[0][:, 0, 0].tolist()]
+    assert len(seen) == 40
+    assert {seen.count(one) for one in seen} == {5}  # in turn
+
+
 def test_exemplars_that_were_renewed_must_be_dealt_anew(rng):
     rehearsal = filled()
     with pytest.raises(RuntimeError, match="begin"):
