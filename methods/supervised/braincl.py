@@ -60,17 +60,15 @@ from methods.base import (
 )
 from methods.learners import ClassifierMethod, build_optimizer
 from methods.parts.current_task import CurrentTask
-from methods.parts.memory_module import (
+from methods.parts.long_term_memory import (
     CompletionNets,
     CueIndex,
-    Learning,
     LongTermMemory,
-    MemoryModule,
     RecalledBatches,
-    Sizes,
     TaskMemory,
     recollection,
 )
+from methods.parts.memory_module import Learning, MemoryModule, Sizes
 from methods.parts.requirements import require_finite, require_own_classes
 
 PIXEL_SCALE = {"cai": 2.55, "mse": 1.0}  # white, where black is 0

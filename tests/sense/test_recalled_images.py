@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from harness.data.sets import digits, fashion_mnist
 from methods.base import Batch
-from methods.parts.memory_module import Learning, MemoryModule, Sizes, TaskMemory
+from methods.parts.long_term_memory import TaskMemory
+from methods.parts.memory_module import Learning, MemoryModule, Sizes
 
 EPOCHS, BATCH = 15, 32
 

@@ -11,20 +11,16 @@ from harness.data.sets import digits
 from methods.base import Batch
 from methods.parts.compression import noisy, padded
 from methods.parts.cue_book import CueError, network_digest
-from methods.parts.memory_module import (
-    CHUNK,
-    LARGEST,
+from methods.parts.long_term_memory import (
     CompletionNets,
     CueIndex,
-    Learning,
     LongTermMemory,
-    MemoryModule,
     RecalledBatches,
-    Sizes,
     TaskMemory,
     recalled,
     recollection,
 )
+from methods.parts.memory_module import CHUNK, LARGEST, Learning, MemoryModule, Sizes
 
 SIZES = Sizes(channels=6, cue_channels=5, stages=2, support=8)
 CPU = torch.device("cpu")
