@@ -2,6 +2,7 @@
 
 A separation network, a completion network and an entropy model, trained together on one task; see
 `methods.parts.long_term_memory` for what stays of them.
+
 Not stated in the paper: networks take pixels of [0, 1] as (x - 0.5) / 0.25, and distances concern
 the true pixels alone, not the padding. A rate is in bits a pixel.
 """

@@ -16,6 +16,7 @@ from methods import registry
 METHODS = sorted(registry.where(("methods.supervised",)))
 FORGETTING = ["finetune", "si", "ewc_online", "lwf"]
 REPLAYING = ["er", "der_dark", "cls_er", "gss", "rpc", "dualnet", "lucir", "hal", "fdr", "gem"]
+RECALLING = ["exemplar_replay", "icarl", "der_expand", "braincl"]
 
 SUITE = f"""
 protocol: class_incremental_edd
@@ -31,6 +32,10 @@ set:
   lr: 2e-3
   backbone: {{name: cnn, widths: [16, 32, 64]}}
   joint.stages: last
+  braincl.memory_epochs: 40
+  braincl.keep_per_class: 100
+  braincl.sleep_epochs: 8
+  braincl.sleep_milestones: [6]
 """
 
 
@@ -72,7 +77,7 @@ def test_without_a_memory_of_images_little_but_the_last_task_is_known(scores, na
     assert scores["class"]["forgetting"][name] > 0.7
 
 
-@pytest.mark.parametrize("name", REPLAYING)
+@pytest.mark.parametrize("name", [*REPLAYING, *RECALLING])
 def test_replay_beats_methods_without_it(scores, name):
     assert final(scores, name) > max(final(scores, other) for other in FORGETTING) + 0.25
 
