@@ -88,7 +88,11 @@ def root(tmp_path_factory):
         lines = rows(trial, seen(np.full((TASKS, TASKS), RIGHT[trial.method])))
         write_trial(root, trial, [*lines, *corrupted(lines[0], RIGHT[trial.method])])
         for one in details(trial.method, np.random.default_rng(trial.seed)):
-            write_details(one, TASKS - 1, root / "records" / trial.trial_id)
+            folder = root / "records" / trial.trial_id
+            write_details(one, TASKS - 1, folder)
+            if one.kind == "attention":  # its drift needs the maps after every task
+                early = {name: values[:2] for name, values in one.columns.items()}
+                write_details(Details(one.kind, early), 0, folder)
     write_suite(root, wanted)
     return root
 
