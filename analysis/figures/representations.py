@@ -115,7 +115,7 @@ def displacement_curves(rows: pd.DataFrame) -> Figure:
     """
     tasks = int(rows["num_tasks"].iloc[0])
     scale = Normalize(1, max(2, tasks))
-    figure, panels = _panels(rows, "tasks learned", "distance from first position")
+    figure, panels = _panels(rows, "tasks learned", "distance moved")
     for part, axes in panels:
         for _, line in part.groupby("class"):
             first = int(line["first_task"].iloc[0])
