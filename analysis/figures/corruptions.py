@@ -17,7 +17,7 @@ _CLEAN = "none"
 @house_style()
 def corruptions(panel: Panel) -> Figure | None:
     """Mean over severities and seeds; the first line is without any corruption."""
-    table = corruption_accuracies(panel.scalars)
+    table = corruption_accuracies(panel.last)
     if table.empty:
         return None
     labels = [str(label) for label in table.index]
@@ -43,14 +43,14 @@ def corruptions(panel: Panel) -> Figure | None:
     return figure
 
 
-def corruption_accuracies(scalars: pd.DataFrame) -> pd.DataFrame:
+def corruption_accuracies(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean accuracy of each label (rows) under each corruption (columns, `none` first)."""
-    own = scalars[(scalars["evaluator"] == "corruption").to_numpy()]
+    own = rows[(rows["evaluator"] == "corruption").to_numpy()]
     clean = own[(own["metric"] == "clean_accuracy").to_numpy()].assign(condition=_CLEAN)
     corrupted = own[(own["metric"] == "accuracy").to_numpy() & own["condition"].notna().to_numpy()]
     corrupted = corrupted[~corrupted["condition"].astype(str).str.contains("/").to_numpy()]
-    rows = pd.concat([clean, corrupted]).astype({"condition": str})
-    return rows.pivot_table(
+    found = pd.concat([clean, corrupted]).astype({"condition": str})
+    return found.pivot_table(
         index="label", columns="condition", values="value", sort=False, observed=True
     )
 

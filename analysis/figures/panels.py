@@ -15,7 +15,6 @@ from analysis.load import Results
 from analysis.metrics import Matrix
 from analysis.records import last_records
 from analysis.summary import accuracy_rows, measured
-from harness.schema import ALL_TASKS
 
 _PANEL = ["suite", "protocol", "dataset", "num_tasks", "distribution"]
 
@@ -26,7 +25,7 @@ class Panel:
 
     Attributes:
         rows: the accuracies of its trials, under their labels.
-        scalars: what was measured after the last task on all tasks together.
+        last: all numbers measured after the last task, under the same labels.
         root: of the store, which holds their records.
     """
 
@@ -34,7 +33,7 @@ class Panel:
     protocol: str
     setting: Setting
     rows: pd.DataFrame
-    scalars: pd.DataFrame
+    last: pd.DataFrame
     root: Path
 
     def last_details(self, kind: str) -> dict[str, list[pd.DataFrame]]:
@@ -53,7 +52,7 @@ class Panel:
 def panels(results: Results) -> Iterator[Panel]:
     """The panels of a store that have anything to show."""
     rows = labelled(results, accuracy_rows(results.rows))
-    scalars = labelled(results, _scalar_rows(results.rows))
+    last = labelled(results, _last_rows(results.rows))
     for _, part in rows.groupby(_PANEL, sort=False, observed=True):
         first = part.iloc[0]
         setting = Setting(
@@ -65,14 +64,13 @@ def panels(results: Results) -> Iterator[Panel]:
             protocol=str(first["protocol"]),
             setting=setting,
             rows=part,
-            scalars=own.merge(scalars, on=["suite", "label", "trial_id"]),
+            last=own.merge(last, on=["suite", "label", "trial_id"]),
             root=results.root,
         )
 
 
-def _scalar_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    last = (rows["after_task"] == rows["num_tasks"] - 1).to_numpy()
-    return rows[last & (rows["on_task"] == ALL_TASKS).to_numpy()]
+def _last_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[(rows["after_task"] == rows["num_tasks"] - 1).to_numpy()]
 
 
 def matrices(rows: pd.DataFrame) -> dict[str, Matrix]:

@@ -14,6 +14,7 @@ from analysis.figures.confusion import confusion_matrices, shares
 from analysis.figures.corruptions import corruption_accuracies, corruptions
 from analysis.figures.ood_histograms import ood_histograms
 from analysis.figures.panels import panels
+from analysis.figures.recall_by_task import recall_by_task
 from analysis.figures.recalled import pixels, recalled_images
 from analysis.figures.spectra import spectra
 from analysis.figures.style import save
@@ -69,6 +70,16 @@ def details(method, rng):
     return [Details(kind, columns) for kind, columns in found.items()]
 
 
+def recalled(line):
+    """Bits and errors of the images of two tasks."""
+    base = replace(line, evaluator="recall", after_task=TASKS - 1)
+    return [
+        replace(base, on_task=task, metric=metric, value=value * (task + 1))
+        for task in range(TASKS)
+        for metric, value in {"bits_per_pixel": 0.5, "recall_error": 0.01}.items()
+    ]
+
+
 def corrupted(line, value):
     """Accuracies under two corruptions at two severities, their means, and the clean one."""
     base = replace(line, on_task=-1, evaluator="corruption", after_task=TASKS - 1, value=value)
@@ -86,7 +97,9 @@ def root(tmp_path_factory):
     wanted = [Trial(name, seed, num_tasks=TASKS) for name in METHODS for seed in (0, 1)]
     for trial in wanted:
         lines = rows(trial, seen(np.full((TASKS, TASKS), RIGHT[trial.method])))
-        write_trial(root, trial, [*lines, *corrupted(lines[0], RIGHT[trial.method])])
+        more = corrupted(lines[0], RIGHT[trial.method])
+        more += recalled(lines[0]) if trial.method == "braincl" else []
+        write_trial(root, trial, [*lines, *more])
         for one in details(trial.method, np.random.default_rng(trial.seed)):
             folder = root / "records" / trial.trial_id
             write_details(one, TASKS - 1, folder)
@@ -181,6 +194,14 @@ def test_recalled_images_stand_below_their_originals(panel):
     assert names == {"braincl\ntask 1", "braincl\ntask 2", "2.00 bit/pixel"}
 
 
+def test_bits_and_errors_of_recalled_images_are_shown_by_task(panel):
+    above, below = recall_by_task(panel).axes
+    for axes, value in ((above, 0.5), (below, 0.01)):
+        (line,) = (one for one in axes.lines if len(one.get_xdata()) == TASKS)
+        assert line.get_xdata().tolist() == [1, 2]
+        assert line.get_ydata().tolist() == pytest.approx([value, 2 * value])
+
+
 @pytest.mark.parametrize(
     ("channels", "shape"), [(1, (2, 3)), (2, (2, 3)), (3, (2, 3, 3)), (4, (2, 3, 3))]
 )
@@ -194,7 +215,7 @@ def test_images_of_any_number_of_channels_can_be_shown(channels, shape):
 
 
 def test_corruptions_are_means_over_severities_behind_the_clean_accuracy(panel):
-    table = corruption_accuracies(panel.scalars)
+    table = corruption_accuracies(panel.last)
     assert list(table.columns) == ["none", "fog", "pixelate"]
     assert table.loc["braincl"].tolist() == pytest.approx([1.0, 0.85, 0.95])
     (axes,) = corruptions(panel).axes
