@@ -266,7 +266,7 @@ def _print_tables(results: Path, suite: str | None = None) -> None:
     from analysis.tables import terminal_tables
 
     try:
-        for table in terminal_tables(results, suite):
+        for table in terminal_tables(results, suite, width=console.width):
             console.print(table)
     except StoreError as error:
         raise UserError(str(error)) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.attention import of_trial
 from analysis.figures.catalogue import PanelFigure
@@ -39,6 +40,7 @@ def attention_drift(panel: Panel) -> Figure | None:
             label=label,
         )
     axes.set_ylim(0, 1.05)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("task of the image")
     axes.set_ylabel("cosine with the last map")
     legend_below(figure, labels)

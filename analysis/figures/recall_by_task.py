@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.catalogue import PanelFigure
 from analysis.figures.curves import legend_below, legend_inches
@@ -35,11 +36,12 @@ def recall_by_task(panel: Panel) -> Figure | None:
                 color=style[label].color,
                 marker=style[label].marker,
                 linestyle=style[label].line,
-                label=label,
+                label=label if axes is panels[0] else None,
             )
         axes.set_ylim(bottom=0)
         axes.set_ylabel(name)
     panels[-1].set_xlabel("task of the image")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_below(figure, labels)
     return figure
 

@@ -443,3 +443,22 @@ def test_the_suites_word_on_the_primary_evaluator_counts(tmp_path):
     (tmp_path / "suites" / "demo.json").write_text(json.dumps(document))
     assert cell(tmp_path, "replay").mean == pytest.approx(25.0)
     assert "measured by probe_ridge" in caption(only(tmp_path))
+
+
+def test_columns_that_do_not_fit_the_terminal_have_a_table_of_their_own(tmp_path):
+    store(tmp_path, {Trial("a_rather_long_name", seed): 0.5 for seed in (0, 1)})
+    names = ["CA", "FA", "learning_accuracy", "plasticity", "stability"]
+    wide = terminal_tables(tmp_path, metrics=names, width=200)
+    assert [len(one.columns) for one in wide] == [7]
+    narrow = terminal_tables(tmp_path, metrics=names, width=62)
+    shown = [str(column.header) for one in narrow for column in one.columns]
+    assert [name for name in shown if name not in {"method", "n"}] == names
+    assert len(narrow) == 3
+    for one in narrow:
+        console = Console(file=io.StringIO(), width=62)
+        console.print(one)
+        lines = console.file.getvalue().splitlines()
+        assert all("a_rather_long_name" in line for line in lines if "50.00" in line)
+        assert "…" not in "".join(lines)
+    tiny = terminal_tables(tmp_path, metrics=names, width=10)
+    assert len(tiny) == 5  # a column at least in each
