@@ -10,7 +10,7 @@ demo: .venv/ready
 	$(BIN)/python run_benchmark.py report results/quickstart
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: .venv/dev
 	$(BIN)/python -m pytest -m slow

@@ -11,13 +11,3 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def pytest_collection_modifyitems(items):
-    """With several processes, the tests of a file, and all that use Ray, stay in one of them.
-
-    Files train what their tests share, and the Ray of the session has two CPUs.
-    """
-    for item in items:
-        group = "end_to_end" if "end_to_end" in item.path.parts else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))

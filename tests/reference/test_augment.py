@@ -244,7 +244,7 @@ def test_a_released_set_is_torchvisions_operations_one_after_the_other(
 
 def test_every_set_of_random_views_is_compared_with_what_was_released():
     built = {name for name in NAMES if isinstance(build(name, None, RGB, (3, 8, 8)), RandomViews)}
-    assert built == set(RELEASED)
+    assert built == {*RELEASED, "resized_crop"}  # which is not for self-supervision
 
 
 @pytest.mark.parametrize("side", [32, 80])

@@ -117,13 +117,22 @@ def test_on_digits_replay_helps_self_supervision(quickstart, seed):
 
 @pytest.fixture(scope="module")
 def online(tmp_path_factory, data_root):
+    """Seed 0 of all methods, and two more of CLIMB, whose gain varies most."""
     folder = tmp_path_factory.mktemp("online")
-    return final_accuracies(write(folder, ONLINE), folder / "results", data_root)
+    final_accuracies(write(folder, ONLINE), folder / "results", data_root)
+    more = write(folder, ONLINE.replace("seeds: [0]", "seeds: [1, 2]"))
+    labels = ["climb", "no_strategy"]
+    return final_accuracies(more, folder / "results", data_root, label=labels)
 
 
-@pytest.mark.parametrize("name", REPLAYING)
+@pytest.mark.parametrize("name", [name for name in REPLAYING if name != "climb"])
 def test_on_digits_methods_that_replay_beat_the_stream_alone(online, name):
     assert online[name, 0] > online["no_strategy", 0] + 0.03
+
+
+def test_on_digits_climb_beats_the_stream_alone_over_three_seeds(online):
+    # One seed is not enough: at seed 0 the gain was below 0.03 on one kind of CPU and above on another.
+    assert online["climb"].mean() > online["no_strategy"].mean() + 0.03
 
 
 def test_on_digits_images_of_all_tasks_beat_the_stream_alone(online):

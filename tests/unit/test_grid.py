@@ -176,7 +176,7 @@ def test_a_bare_setting_applies_to_the_methods_that_have_it(suite):
     trials, _ = suite(text, "label_smoothing=0.1")
     assert [t.spec.method.settings for t in trials] == [
         {"replay_weight": 1.0},
-        {"label_smoothing": 0.1},
+        {"label_smoothing": 0.1, "outputs": "all"},
     ]
 
 
