@@ -14,6 +14,7 @@ from rich.console import Console
 from harness import cluster
 from harness.assembly import build_evaluators, build_scenario, dataset_key
 from harness.config import settings
+from harness.data.entries import IMBALANCE
 from harness.data.shelf import data_root
 from harness.device import device_for
 from harness.errors import UserError
@@ -154,7 +155,8 @@ def check_data(trials: Iterable[Trial], root: Path, console: Console) -> None:
     """
     seen: set[Hashable] = set()
     for trial in trials:
-        key = (dataset_key(trial.spec), json.dumps(trial.spec.protocol["evaluators"]))
+        tail, uses = trial.spec.dataset.settings.get(IMBALANCE), trial.spec.protocol["evaluators"]
+        key = (dataset_key(trial.spec), json.dumps([tail, uses]))
         if key not in seen:
             seen.add(key)
             if console.is_terminal:  # a line, as images that are decoded have a bar of their own
