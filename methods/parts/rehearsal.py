@@ -1,16 +1,7 @@
 """Exemplars of every class that join the batches of later tasks.
 
-In `begin_task`, `before_passes`, `loss` and `end_task` of a method::
-
-    rng = self.ctx.random("replay")
-    self.rehearsal.begin(len(task.batches(batch_size, epochs=1, rng=rng)))
-
-    self.drawn = self.rehearsal.draw(self.ctx.random("replay"))
-
-    x, y = joined(batch, self.drawn)
-
-    rng = self.ctx.random("exemplars")
-    self.rehearsal.renew(task.data, seen, lambda labels, share: random_of_each(labels, share, rng))
+A method is a `RehearsalMethod`: it says `joined(batch, self.drawn)` in `loss`, and after a task
+`self.rehearsal.renew(task.data, seen, choose)`.
 
 Deviation from the comparisons that train on the union of new images and memory (iCaRL, Rebuffi et
 al., 2017, arXiv:1611.07725; Replay of github.com/G-U-N/PyCIL; BrainCL, arXiv:2504.14727): there the
@@ -24,15 +15,18 @@ beside many exemplars (the end of a long tail), a batch gets no more of them tha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from methods.base import Batch, Training
+from methods.base import Batch, Context, Planned, Signal, Stateful, TaskView, Training
+from methods.learners import ClassifierMethod
 from methods.parts.balanced_memory import BalancedMemory
+from methods.parts.current_task import CurrentTask
 from methods.parts.deck import Deck
+from methods.parts.requirements import require_own_classes, require_room
 from methods.parts.transfers import sent
 
 Quota = Literal["per_class", "total"]
@@ -128,6 +122,48 @@ class Rehearsal:
     def load_state_dict(self, state_dict: Mapping[str, Any], /) -> None:
         self._memory.load_state_dict(state_dict["memory"])
         self._deck.load_state_dict(state_dict["deck"])
+
+
+class RehearsalMethod(ClassifierMethod):
+    """A classifier with exemplars, dealt when a task begins and drawn for each batch.
+
+    Attributes:
+        current: the task that is learned, or was learned last.
+        rehearsal: the exemplars.
+        drawn: those that join the batch; None between tasks, and as long as there are none.
+    """
+
+    needs: ClassVar[frozenset[Signal]] = frozenset(
+        {Signal.LABELS, Signal.BOUNDARIES, Signal.TASK_DATA}
+    )
+
+    @classmethod
+    def check(cls, config: Any, planned: Planned) -> None:  # noqa: ANN401 - the method's own
+        del config
+        require_own_classes(planned)
+        require_room(planned, planned.num_classes, "classes")
+
+    def __init__(self, ctx: Context, quota: Quota) -> None:
+        super().__init__(ctx)
+        self.current = CurrentTask()
+        self.rehearsal = Rehearsal(ctx.training, ctx.num_classes, quota, ctx.device)
+        self.drawn: tuple[Tensor, Tensor] | None = None
+
+    def begin_task(self, task: TaskView) -> None:
+        self.current.begin(task)
+        size, rng = self.ctx.training.batch_size, self.ctx.random("replay")
+        self.rehearsal.begin(len(task.batches(size, epochs=1, rng=rng)))
+
+    def before_passes(self, batch: Batch) -> None:
+        del batch
+        self.drawn = self.rehearsal.draw(self.ctx.random("replay"))
+
+    def end_task(self, task: TaskView) -> None:
+        del task
+        self.drawn = None
+
+    def parts(self) -> dict[str, Stateful]:
+        return {**super().parts(), "current": self.current, "rehearsal": self.rehearsal}
 
 
 def joined(batch: Batch, drawn: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:

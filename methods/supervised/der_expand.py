@@ -28,7 +28,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -40,14 +40,11 @@ from methods.base import (
     Batches,
     Context,
     Losses,
-    Planned,
-    Signal,
     StagedBackbone,
     Stateful,
     TaskView,
 )
-from methods.learners import ClassifierMethod, evaluating
-from methods.parts.current_task import CurrentTask
+from methods.learners import evaluating
 from methods.parts.exemplars import first_of_each, herded_of_each
 from methods.parts.expanding_net import (
     AuxiliaryHead,
@@ -58,8 +55,8 @@ from methods.parts.expanding_net import (
 )
 from methods.parts.finetuning import Finetuning
 from methods.parts.grad_cam import grad_cam, last_maps
-from methods.parts.rehearsal import Quota, Rehearsal, directions, joined
-from methods.parts.requirements import require_finite, require_own_classes, require_room
+from methods.parts.rehearsal import Quota, RehearsalMethod, directions, joined
+from methods.parts.requirements import require_finite
 from methods.parts.transfers import sent
 
 FINETUNE_MOMENTUM = 0.9  # the paper's code, inclearn/convnet/utils.py
@@ -100,34 +97,19 @@ class Config:
         )
 
 
-class DERExpand(ClassifierMethod):
-    needs: ClassVar[frozenset[Signal]] = frozenset(
-        {Signal.LABELS, Signal.BOUNDARIES, Signal.TASK_DATA}
-    )
-
-    @classmethod
-    def check(cls, config: Config, planned: Planned) -> None:
-        del config
-        require_own_classes(planned)
-        require_room(planned, planned.num_classes, "classes")
-
+class DERExpand(RehearsalMethod):
     def __init__(self, config: Config, ctx: Context) -> None:
-        super().__init__(ctx)
+        super().__init__(ctx, config.quota)
         self.config = config
-        self.task = CurrentTask()
         self.old = FrozenBackbones()
-        self.rehearsal = Rehearsal(ctx.training, ctx.num_classes, config.quota, ctx.device)
-        self._drawn: tuple[Tensor, Tensor] | None = None  # exemplars that join the batch
         head = SuperHead(self.head, OlderWeights(ctx.num_classes, 0))
         self._train(self.backbone, head, AuxiliaryHead())
 
     def begin_task(self, task: TaskView) -> None:
-        expands = self.task.position >= 0
-        self.task.begin(task)
+        expands = self.current.position >= 0
+        super().begin_task(task)
         if expands:
             self._expand()
-        size, rng = self.ctx.training.batch_size, self.ctx.random("replay")
-        self.rehearsal.begin(len(task.batches(size, epochs=1, rng=rng)))
 
     def learn_task(self, task: TaskView, batches: Batches) -> Iterator[Losses]:
         yield from super().learn_task(task, batches)
@@ -135,32 +117,27 @@ class DERExpand(ClassifierMethod):
         if not self.old:
             return
         if self.config.head_stage == "weight_align":
-            self.classifier.align(self.task.own)
+            self.classifier.align(self.current.own)
         elif self.config.head_stage == "balanced_finetune":
             yield from self._finetune()
 
     def end_task(self, task: TaskView) -> None:
-        del task
-        self._drawn = None
+        super().end_task(task)
         self._train(self.backbone, self.classifier, AuxiliaryHead())
 
-    def before_passes(self, batch: Batch) -> None:
-        del batch
-        self._drawn = self.rehearsal.draw(self.ctx.random("replay"))
-
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        x, y = joined(batch, self._drawn)
+        x, y = joined(batch, self.drawn)
         older, own = self._features(self.views(x))
-        logits = self.classifier(older, own)[:, : self.task.seen]
+        logits = self.classifier(older, own)[:, : self.current.seen]
         terms = {"cross_entropy": F.cross_entropy(logits, y)}
         if self.auxiliary:
-            apart = F.cross_entropy(self.auxiliary(own), told_apart(y, self.task.past))
+            apart = F.cross_entropy(self.auxiliary(own), told_apart(y, self.current.past))
             terms["auxiliary"] = self.config.aux_weight * apart
         return terms
 
     def parts(self) -> dict[str, Stateful]:
         grown = {"old": self.old, "older": self.classifier.older, "auxiliary": self.auxiliary}
-        return {**super().parts(), **grown, "rehearsal": self.rehearsal, "task": self.task}
+        return {**super().parts(), **grown}
 
     def rebuild(self, state: Mapping[str, Any]) -> None:
         self.old = FrozenBackbones()
@@ -214,7 +191,7 @@ class DERExpand(ClassifierMethod):
         self.old.add(last)
         head = self._fresh_head("expansion")
         if self.config.reuse_old_head:
-            head.inherit(before, self.task.past)
+            head.inherit(before, self.current.past)
         self._train(newest, head, self._fresh_auxiliary())
 
     def _train(self, newest: Backbone, classifier: SuperHead, auxiliary: AuxiliaryHead) -> None:
@@ -237,7 +214,7 @@ class DERExpand(ClassifierMethod):
 
     def _fresh_auxiliary(self) -> AuxiliaryHead:
         dim = self.backbone.feature_dim
-        outputs = len(self.task.own) + 1 if self.config.aux_weight else 0
+        outputs = len(self.current.own) + 1 if self.config.aux_weight else 0
         return self.ctx.random.weights(
             lambda: AuxiliaryHead(dim, outputs), "auxiliary", len(self.old)
         )
@@ -246,7 +223,7 @@ class DERExpand(ClassifierMethod):
         data = task.data
         features = directions(self.embed, data.x)
         self.rehearsal.renew(
-            data, self.task.seen, lambda y, share: herded_of_each(y, share, features)
+            data, self.current.seen, lambda y, share: herded_of_each(y, share, features)
         )
 
     def _finetune(self) -> Iterator[Losses]:
@@ -267,7 +244,7 @@ class DERExpand(ClassifierMethod):
         stored, rows = self.rehearsal.everything(), sent(rows, self.ctx.device)
         with evaluating(self.net), torch.no_grad():
             features = self._features(self.views(stored["x"][rows]))
-        logits = self.classifier(*features)[:, : self.task.seen] / self.config.temperature
+        logits = self.classifier(*features)[:, : self.current.seen] / self.config.temperature
         return F.cross_entropy(logits, stored["y"][rows])
 
 

@@ -20,13 +20,12 @@ from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector
 
 from methods.base import Batch, Context, Signal, Stateful, TaskView
-from methods.learners import ClassifierMethod, evaluating
+from methods.learners import ClassifierMethod
+from methods.parts.fisher import fisher_diagonal
 from methods.parts.flat_gradients import flat_parameters
-from methods.parts.importance import ParameterVectors, squared_gradients
-from methods.parts.sample_gradients import SampleLoss, sample_gradients
+from methods.parts.importance import ParameterVectors
+from methods.parts.sample_gradients import SampleLoss
 from methods.parts.transfers import sent
-
-CHUNK = 32  # images with a gradient each at a time: 1.4 GB for a ResNet-18
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +82,11 @@ class EWCOnline(ClassifierMethod):
 
     def fisher(self, data: Batch) -> Tensor:
         """The diagonal of the Fisher information of the network as it is, (P,)."""
-        rows = torch.arange(len(data.x))
         if self.config.fisher_samples is not None:
-            drawn = torch.randperm(len(rows), generator=self.ctx.random("fisher"))
-            rows = drawn[: self.config.fisher_samples]
-        loss = LOSSES[self.config.fisher]
-        found = torch.zeros_like(flat_parameters(self.weights))
-        with evaluating(self.net):
-            for chunk in sent(rows, data.x.device).split(CHUNK):
-                x, y = self.ctx.normalize(data.x[chunk]), data.labels()[chunk]
-                found += squared_gradients(sample_gradients(self.net, x, y, loss, chunk=CHUNK))
-        return found / len(rows)
+            order = torch.randperm(len(data.x), generator=self.ctx.random("fisher"))
+            rows = sent(order[: self.config.fisher_samples], data.x.device)
+            data = Batch(data.x[rows], data.labels()[rows], rows)
+        return fisher_diagonal(self.net, data, LOSSES[self.config.fisher], self.ctx.normalize)
 
     def parts(self) -> dict[str, Stateful]:
         return {**super().parts(), "held": self.held}

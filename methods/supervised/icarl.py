@@ -19,19 +19,17 @@ Outputs of classes not seen yet get no gradient, but weight decay makes their we
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from methods.base import Batch, Context, Planned, Signal, Stateful, TaskView
-from methods.learners import ClassifierMethod
-from methods.parts.current_task import CurrentTask
+from methods.base import Batch, Context, Stateful, TaskView
 from methods.parts.distillation import sharpened_distillation, sigmoid_distillation
 from methods.parts.exemplars import herded_of_each
-from methods.parts.rehearsal import Quota, Rehearsal, directions, joined
-from methods.parts.requirements import require_finite, require_own_classes, require_room
+from methods.parts.rehearsal import Quota, RehearsalMethod, directions, joined
+from methods.parts.requirements import require_finite
 from methods.parts.teachers import FrozenNet
 
 UNSEEN = -8.0
@@ -52,40 +50,24 @@ class Config:
         require_finite(self, "kd_temperature", above_zero=True)
 
 
-class ICaRL(ClassifierMethod):
-    needs: ClassVar[frozenset[Signal]] = frozenset(
-        {Signal.LABELS, Signal.BOUNDARIES, Signal.TASK_DATA}
-    )
-
-    @classmethod
-    def check(cls, config: Config, planned: Planned) -> None:
-        del config
-        require_own_classes(planned)
-        require_room(planned, planned.num_classes, "classes")
-
+class ICaRL(RehearsalMethod):
     def __init__(self, config: Config, ctx: Context) -> None:
-        super().__init__(ctx)
+        super().__init__(ctx, config.quota)
         self.config = config
-        self.current = CurrentTask()
-        self.rehearsal = Rehearsal(ctx.training, ctx.num_classes, config.quota, ctx.device)
         self.teacher = FrozenNet(self.net)
-        self._drawn: tuple[Tensor, Tensor] | None = None  # exemplars that join the batch
         self._means: Tensor | None = None  # by network and exemplars as they are; None: not yet
 
     def begin_task(self, task: TaskView) -> None:
-        self.current.begin(task)
+        super().begin_task(task)
         if self.current.past:
             self.teacher.take()
-        size, rng = self.ctx.training.batch_size, self.ctx.random("replay")
-        self.rehearsal.begin(len(task.batches(size, epochs=1, rng=rng)))
 
     def before_passes(self, batch: Batch) -> None:
-        del batch
+        super().before_passes(batch)
         self._means = None
-        self._drawn = self.rehearsal.draw(self.ctx.random("replay"))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        x, y = joined(batch, self._drawn)
+        x, y = joined(batch, self.drawn)
         views, past = self.views(x), self.current.past
         logits = self.net(views)[:, : self.current.seen]
         old = self.teacher(views)[:, :past] if past else None
@@ -103,7 +85,8 @@ class ICaRL(ClassifierMethod):
         self.rehearsal.renew(
             data, self.current.seen, lambda y, share: herded_of_each(y, share, found)
         )
-        self._means = self._drawn = None
+        self._means = None
+        super().end_task(task)
         self.teacher.drop()  # the next task has a new one
 
     @torch.no_grad()
@@ -141,8 +124,7 @@ class ICaRL(ClassifierMethod):
         return self._means
 
     def parts(self) -> dict[str, Stateful]:
-        mine = {"current": self.current, "rehearsal": self.rehearsal, "teacher": self.teacher}
-        return {**super().parts(), **mine}
+        return {**super().parts(), "teacher": self.teacher}
 
 
 build = ICaRL

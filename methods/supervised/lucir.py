@@ -35,13 +35,11 @@ from methods.parts.current_task import CurrentTask
 from methods.parts.deck import Deck
 from methods.parts.exemplars import herded_of_each
 from methods.parts.finetuning import Finetuning
+from methods.parts.rehearsal import directions
 from methods.parts.requirements import require_own_classes, require_room
 from methods.parts.signed_features import remove_last_relu, require_last_relu
 from methods.parts.teachers import FrozenNet
 from methods.parts.transfers import sent
-
-FEATURE_BATCH = 256
-"""Images a pass when the features of a whole task are computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +117,7 @@ class LUCIR(ClassifierMethod):
         data, size = task.data, self.ctx.training.batch_size
         self.deck.begin(len(self.exemplars), batches=ceil(len(data.x) / size))
         if self.config.imprint:
-            self.classifier.imprint(task.classes, self._directions(data.x), data.labels())
+            self.classifier.imprint(task.classes, directions(self.embed, data.x), data.labels())
 
     def learn_task(self, task: TaskView, batches: Batches) -> Iterator[Losses]:
         yield from super().learn_task(task, batches)
@@ -173,7 +171,7 @@ class LUCIR(ClassifierMethod):
 
     def _choose_exemplars(self, task: TaskView) -> None:
         data, share = task.data, self.exemplars.capacity // task.classes.stop
-        rows = herded_of_each(data.labels(), share, self._directions(data.x))
+        rows = herded_of_each(data.labels(), share, directions(self.embed, data.x))
         rows = sent(rows, data.x.device)
         new = {"x": data.x[rows], "y": data.labels()[rows]}
         self.exemplars.renew(new, by="y", keep=share)
@@ -191,10 +189,6 @@ class LUCIR(ClassifierMethod):
         """Images and labels of the exemplars in these rows of the CPU."""
         stored, rows = self.exemplars.everything(), sent(rows, self.ctx.device)
         return stored["x"][rows], stored["y"][rows]
-
-    def _directions(self, x: Tensor) -> Tensor:
-        """Features (N, D) of raw images, of length 1, in eval mode and without augmentation."""
-        return torch.cat([F.normalize(self.embed(part)) for part in x.split(FEATURE_BATCH)])
 
     def parts(self) -> dict[str, Stateful]:
         mine = {"current": self.current, "exemplars": self.exemplars}

@@ -207,7 +207,7 @@ def test_to_the_auxiliary_classifier_all_old_classes_are_one():
 @pytest.mark.parametrize("classes", [range(4, 5), range(4, 9)])
 def test_the_auxiliary_classifier_has_an_output_for_each_new_class_and_one_for_the_rest(classes):
     method = learned(2).method
-    method.task.begin(SimpleNamespace(position=2, classes=classes))
+    method.current.begin(SimpleNamespace(position=2, classes=classes))
     method._expand()
     assert method.auxiliary.layer.out_features == len(classes) + 1
     assert method.auxiliary.layer.in_features == 8
@@ -417,7 +417,7 @@ def test_an_epoch_passes_over_every_exemplar_about_once():
     method, labels = run.method, []
     for batch in stream(run, 2):
         method.before_passes(batch)
-        labels.append(method._drawn[1])
+        labels.append(method.drawn[1])
     counts = torch.cat(labels).bincount(minlength=6).tolist()
     batches = len(stream(run, 2))
     assert sum(counts) == batches * -(-16 // batches)

@@ -8,7 +8,8 @@ from tiny import difference, tiny_run, view
 from torch.nn import functional as F
 
 from methods.base import Batch
-from methods.supervised.ewc_online import CHUNK, Config, EWCOnline
+from methods.parts.fisher import CHUNK
+from methods.supervised.ewc_online import Config, EWCOnline
 
 
 def built(**settings):

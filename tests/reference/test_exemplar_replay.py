@@ -69,7 +69,7 @@ def test_the_loss_is_one_cross_entropy_over_batch_and_exemplars_and_the_classes_
     batch = batches_of(run, tasks)[0]
     method.net.train()
     method.before_passes(batch)
-    old_x, old_y = method._drawn
+    old_x, old_y = method.drawn
     assert len(old_y) == method.rehearsal._deck.share
     x, y = torch.cat([batch.x, old_x]), torch.cat([batch.y, old_y]).tolist()
     terms = method.loss(batch)
@@ -89,7 +89,7 @@ def test_an_epoch_sees_every_exemplar_about_once():
     batches = batches_of(run, 4)
     for batch in batches:
         run.method.before_passes(batch)
-        for image in names(run.method._drawn[0]):
+        for image in names(run.method.drawn[0]):
             counts[image] += 1
     assert set(counts.values()) <= {1, 2}
     assert sum(counts.values()) - 32 < len(batches)
@@ -101,7 +101,7 @@ def test_several_passes_see_the_same_exemplars():
     loss = method.loss
 
     def watched(batch):
-        seen.append(method._drawn)
+        seen.append(method.drawn)
         return loss(batch)
 
     method.loss = watched

@@ -42,7 +42,7 @@ def terms_and_inputs(run, task):
     method.net.train()
     method.before_passes(batch)
     terms = {name: float(term.detach()) for name, term in method.loss(batch).items()}
-    x, y = method._drawn
+    x, y = method.drawn
     return terms, torch.cat([batch.x, x]), torch.cat([batch.y, y]).tolist()
 
 
