@@ -56,7 +56,13 @@ SCALARS: Final = {
             "method_memory_bytes",
             1e-6,
         ),
-        Scalar("held_MiB", "the same in MiB", "cost", "method_memory_bytes", _MIB),
+        Scalar(
+            "held_MiB",
+            "MiB that the method holds at the end beside the network that finetuning needs",
+            "cost",
+            "method_memory_bytes",
+            _MIB,
+        ),
         Scalar(
             "extra_MiB",
             "MiB of exemplars, cues and extra networks at the end",

@@ -183,16 +183,16 @@ def as_numpy(values: Tensor) -> npt.NDArray[Any]:
     return values.detach().cpu().numpy()
 
 
-def counts_by_class(labels: Tensor, hits: Tensor, num_classes: int) -> npt.NDArray[np.int64]:
-    """Right answers and images of each class, (2, num_classes), with one transfer from the device.
+def hits_and_totals(groups: Tensor, hits: Tensor, count: int) -> npt.NDArray[np.int64]:
+    """Right answers and images of each group, (2, count), with one transfer from the device.
 
     Args:
-        labels: int64 (N,).
+        groups: a task or class of each image, int64 (N,), from 0 to `count` - 1.
         hits: bool (N,).
-        num_classes: how many there are.
+        count: of the groups.
     """
-    total = torch.bincount(labels, minlength=num_classes)
-    right = torch.bincount(labels[hits], minlength=num_classes)
+    total = torch.bincount(groups, minlength=count)
+    right = torch.bincount(groups[hits], minlength=count)
     return as_numpy(torch.stack([right, total]))
 
 
@@ -229,7 +229,5 @@ def accuracy_by_task(hits: Tensor, task: Tensor, num_tasks: int) -> list[tuple[f
         task: int64 (N,), each image's task.
         num_tasks: length of the result.
     """
-    total = torch.bincount(task, minlength=num_tasks)
-    right = torch.bincount(task[hits], minlength=num_tasks)
-    counts = torch.stack([right, total]).tolist()
+    counts = hits_and_totals(task, hits, num_tasks).tolist()
     return [(r / n if n else float("nan"), n) for r, n in zip(*counts, strict=True)]

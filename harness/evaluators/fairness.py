@@ -24,7 +24,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from harness.measure import Checkpoint, Details, Evaluator, Measurement, counts_by_class
+from harness.measure import Checkpoint, Details, Evaluator, Measurement, hits_and_totals
 from harness.schema import ALL_TASKS
 
 Counts = npt.NDArray[np.int64]
@@ -65,7 +65,7 @@ def class_counts(checkpoint: Checkpoint) -> Counts:
     labels = checkpoint.labels(split)
     hits = checkpoint.logits[:, : seen.stop].argmax(1) == labels
     places = checkpoint.task(split) * classes + labels
-    counts = counts_by_class(places, hits, tasks * classes).reshape(2, tasks, classes)
+    counts = hits_and_totals(places, hits, tasks * classes).reshape(2, tasks, classes)
     return counts[:, : checkpoint.after_task + 1, : seen.stop]
 
 
