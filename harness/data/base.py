@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,18 +19,37 @@ class DataError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """uint8 images of shape (N, C, H, W) and int64 labels of shape (N,).
+    """uint8 images and their labels, int64 (N,) on the device of a trial.
+
+    `x` (M, C, H, W) lies on that device, or stays in the CPU's memory, often mapped from a file.
+    `images` gives those that are asked for, wherever they lie.
 
     `domain` (N,), int64 on the CPU, says which domain each image belongs to, counted from 0 in
-    their order; None in a set without domains.
+    their order; `session` likewise which video it is a frame of, by any numbers. None in a set
+    without them. `place` (N,), int64 on the CPU, is the row of each image in `x`; None: its own.
     """
 
     x: Tensor
     y: Tensor
     domain: Tensor | None = None
+    session: Tensor | None = None
+    place: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def images(self, rows: Tensor) -> Tensor:
+        """The images (len(rows), C, H, W) of these rows of the split, on the trial's device."""
+        rows = rows if self.place is None else self.place[rows.cpu()]
+        return self.x[rows.to(self.x.device)].to(self.y.device)
+
+    def only(self, rows: Tensor) -> Split:
+        """A split of these rows, int64 on the CPU, in their order; no image is copied."""
+        place = rows if self.place is None else self.place[rows]
+        domain, session = (
+            None if of_row is None else of_row[rows] for of_row in (self.domain, self.session)
+        )
+        return Split(self.x, self.y[rows.to(self.y.device)], domain, session, place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +70,17 @@ class Traits:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Labels run from 0 to `num_classes` - 1 in the data set's own (natural) order."""
+    """Labels run from 0 to `num_classes` - 1 in the data set's own (natural) order.
+
+    `origin` says what the images were made from, for the record of a trial.
+    """
 
     name: str
     train: Split
     test: Split
     class_names: tuple[str, ...]
     traits: Traits
+    origin: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def num_classes(self) -> int:
