@@ -193,26 +193,53 @@ class DataAction(StrEnum):
 @app.command()
 def data(
     action: Annotated[DataAction, typer.Argument(help="What to do.")],
-    name: Annotated[str | None, typer.Argument(help="A data set; not for list.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A data set; or, to prepare all that it needs, a suite.")
+    ] = None,
     root: RootOption = None,
+    assignments: SetOption = None,
     download: Annotated[
         bool, typer.Option("--download", help="Fetch it, where that is possible.")
     ] = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes that decode at once.", min=1)
+    ] = None,
 ) -> None:
-    """List the data sets, check that one is there, or prepare (generate, fetch) it."""
-    from harness.data import shelf
+    """List the data sets, check one against what was published, or prepare it (decode, fetch)."""
+    from harness.data import inspection, shelf
 
     where = shelf.data_root(root)
     if action is DataAction.LIST:
-        console.print(shelf.overview(where))
+        console.print(inspection.overview(where))
         return
     if name is None:
         raise UserError(f"data {action}: which data set? `data list` shows them")
+    if action is DataAction.PREPARE and name.endswith((".yaml", ".yml")):
+        _prepare_suite(Path(name), assignments, root)
+        return
+    config = shelf.settings_of(name, assignments or [], where=f"data {action}")
     console.print(f"{action} {name} in {where}", markup=False, soft_wrap=True)
     if action is DataAction.PREPARE:
-        shelf.prepare(name, where, download=download)
-    found = shelf.check(name, where)
-    console.print(found, markup=False, soft_wrap=True)
+        dataset = shelf.prepare(name, config, where, download=download, workers=workers)
+        console.print(f"{inspection.summary(dataset)}: ready", markup=False, soft_wrap=True)
+        return
+    for line in inspection.check(name, config, where):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _prepare_suite(path: Path, assignments: list[str] | None, root: str | None) -> None:
+    """Everything that the trials of a suite read, with the settings and seeds that they have."""
+    from harness.data.shelf import data_root
+    from harness.grid import expand
+    from harness.run import check_data
+    from harness.suite import load_suite
+
+    suite = load_suite(path, assignments or [])
+    where = data_root(root or suite.data_root)
+    console.print(f"prepare what {suite.name} needs in {where}", markup=False, soft_wrap=True)
+    trials, _ = expand(suite)
+    check_data(trials, where, console)
+    console.print("ready", markup=False)
 
 
 @app.command()

@@ -220,8 +220,13 @@ def _expand_grid(
 
 
 def check_scenario(spec: TrialSpec, *, where: str) -> None:
-    """The data set must divide into the tasks, and a listed order name each class once."""
+    """The data set must train, and divide into the tasks; a listed order name each class once."""
     entry = plugins.find("data set", spec.dataset.name, where=where)
+    if getattr(entry.module, "EVALUATION_ONLY", False):
+        raise UserError(
+            f"{where}: data set {entry.name} has no training images; evaluators measure with it "
+            "(docs/data.md)"
+        )
     config = dataset_entry(entry.name, spec.dataset.settings, where=where).config
     classes = entry.module.num_classes(config)
     domains = None

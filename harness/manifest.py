@@ -75,6 +75,7 @@ def manifest(
         "protocol_name": trial.protocol_name,
         "class_order": list(scenario.class_order),
         "class_names": list(scenario.dataset.class_names),
+        "data": dict(scenario.dataset.origin),
         "flags": dict(flags),
         "device": gpu or f"{device.type} {platform.processor() or platform.machine()}",
         "host": socket.gethostname(),

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
 
-from harness.data.base import DataError, Split, check_labels
+from harness.data.base import DataError, Split, check_labels, first_of_each_class
 from harness.data.pickles import read_pickle
+from harness.data.source import SplitSource, Stored
 
 SIDE: Final = 32  # of an image, in pixels
+
+
+def stored_split(
+    paths: Sequence[Path], *, labels: str, classes: int, count: int | None
+) -> SplitSource:
+    """The images of all files, or the first `count` of each class.
+
+    Raises:
+        DataError: if a file is not as published, or there are not so many.
+    """
+    parts = [read_split(path, labels=labels, classes=classes) for path in paths]
+    whole = Split(torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts]))
+    split = first_of_each_class(whole, count)
+    return SplitSource(Stored.of(paths, split.x), split.y)
 
 
 def read_split(path: Path, *, labels: str, classes: int) -> Split:

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from harness.data.base import DataError, Dataset, Split
+from harness.data.base import DataError, Dataset
 from harness.seeds import generator
 
 
@@ -70,10 +70,7 @@ def long_tailed(
     labels = dataset.train.y.cpu()
     _check(dataset, labels, wanted, imbalance)
     kept = torch.cat([_drawn(labels, label, count, rng) for label, count in enumerate(wanted)])
-    rows = kept.sort().values
-    train = dataset.train
-    domain = None if train.domain is None else train.domain[rows]
-    return replace(dataset, train=Split(train.x[rows], train.y[rows], domain))
+    return replace(dataset, train=dataset.train.only(kept.sort().values))
 
 
 def _check(dataset: Dataset, labels: Tensor, wanted: Sequence[int], imbalance: Imbalance) -> None:

@@ -162,7 +162,8 @@ def split_classes(
         distribution: "regular" or "irregular", see `task_sizes`.
         order: A kind of order or the order itself, see `class_order`.
         validation: Share of each class's training images that is held out of its task, rounded
-            down; which ones depends on the seed alone, not on the order or the tasks.
+            down; which ones depends on the seed alone, not on the order or the tasks. In a data
+            set of videos it is a share of their sessions, rounded down, but at least one.
         seed: The trial's raw seed.
     """
     order = class_order(order, dataset.num_classes, seed)
@@ -218,18 +219,25 @@ def _relabel(dataset: Dataset, order: tuple[int, ...]) -> Dataset:
 
 
 def _held_out(dataset: Dataset, task: Tensor, *, share: float, seed: int) -> Tensor:
-    """A mask (N,) of the validation rows: of each task's classes, the first of its shuffled rows.
+    """A mask (N,) of the validation rows.
 
     Args:
         dataset: Whose training rows are meant.
         task: The task of each of them, int64 (N,).
-        share: Of the rows of a class in a task, rounded down.
+        share: Of the rows of a class in a task, or of the sessions of a data set that has them.
         seed: The trial's raw seed.
     """
     if not 0 <= share < 1:
         raise ScenarioError(f"validation is {share}: it must be at least 0 and below 1")
-    group = task * dataset.num_classes + dataset.train.y.cpu()
-    shuffled = torch.randperm(len(group), generator=generator(seed, "validation"))
+    rng = generator(seed, "validation")
+    if dataset.train.session is not None:
+        return _sessions(dataset, dataset.train.session, share=share, rng=rng)
+    return _share_of_groups(task * dataset.num_classes + dataset.train.y.cpu(), share, rng)
+
+
+def _share_of_groups(group: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Of each group, the first of its shuffled rows; rounded down."""
+    shuffled = torch.randperm(len(group), generator=rng)
     by_group = shuffled[group[shuffled].argsort(stable=True)]
     counts = group.bincount()
     # 0.29 of 100 is 29, in spite of binary floats
@@ -237,6 +245,26 @@ def _held_out(dataset: Dataset, task: Tensor, *, share: float, seed: int) -> Ten
     rank = torch.arange(len(group)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
     mask = torch.zeros(len(group), dtype=torch.bool)
     mask[by_group] = rank < wanted.repeat_interleave(counts)
+    return mask
+
+
+def _sessions(dataset: Dataset, session: Tensor, *, share: float, rng: torch.Generator) -> Tensor:
+    """All rows of some sessions, the same of every class; at least one session, if any.
+
+    Neighbouring frames of a video are almost equal: were one trained on and the other measured, the
+    measure would say nothing. The test images are of sessions of their own as well.
+    """
+    numbers = session.unique()
+    shuffled = numbers[torch.randperm(len(numbers), generator=rng)]
+    wanted = max(1, int(len(numbers) * share + 1e-9)) if share else 0
+    mask = torch.isin(session, shuffled[:wanted])
+    left = dataset.train.y.cpu()[~mask].bincount(minlength=dataset.num_classes)
+    if not left.all():
+        name = dataset.class_names[int(left.argmin())]
+        raise ScenarioError(
+            f"validation is {share}: {wanted} of {len(numbers)} sessions are held out, and leave "
+            f"no training image of class {name!r}"
+        )
     return mask
 
 

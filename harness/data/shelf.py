@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from rich.table import Table
-
 from harness import plugins
-from harness.data.base import Dataset
+from harness.data.base import Dataset, first_whole
+from harness.data.entries import dataset_entry
+from harness.data.prepared import Request, prepared, ready
 from harness.errors import UserError
+from harness.suite import parse_assignments
 from methods.registry import Entry
 
 DOWNLOAD_SECONDS: Final = 20.0
@@ -36,23 +38,57 @@ def load(name: str, config: Any, root: Path) -> Dataset:  # noqa: ANN401 - a set
     Raises:
         DataError: if it is not there or damaged.
     """
-    return plugins.find("data set", name, where="data").module.load(config, root)
+    return read(name, config, root)
 
 
-def overview(root: Path) -> Table:
-    """Every data set with its number of classes and where it comes from."""
-    table = Table(title=f"data sets; root folder {root}", title_justify="left")
-    for column in ("name", "classes", "source"):
-        table.add_column(column)
-    for name in plugins.names("data set"):
-        entry = plugins.find("data set", name, where="data list")
-        classes = entry.module.num_classes(entry.config())
-        table.add_row(name, str(classes), entry.module.SOURCE)
-    return table
+def read(name: str, config: Any, root: Path) -> Dataset:  # noqa: ANN401 - a set's own Config
+    """The same, not kept in memory."""
+    module = plugins.find("data set", name, where="data").module
+    if hasattr(module, "load"):
+        return module.load(config, root)
+    return prepared(request(name, config, root), module.traits(config))
 
 
-def prepare(name: str, root: Path, *, download: bool) -> None:
-    """Make a data set ready: generate it, or with `download` fetch it.
+def request(name: str, config: Any, root: Path, *, workers: int | None = None) -> Request:  # noqa: ANN401
+    """What the store of prepared images has to know of a data set that lies on disk."""
+    module = plugins.find("data set", name, where="data").module
+
+    def find() -> Path:
+        return first_whole(
+            name,
+            module.places(root),
+            missing=lambda folder: module.missing(folder, config),
+            source=module.SOURCE,
+        )
+
+    return Request(name, config, root, find, lambda folder: module.scan(folder, config), workers)
+
+
+def settings_of(name: str, assignments: Sequence[str], *, where: str) -> Any:  # noqa: ANN401
+    """The `Config` of a data set with the `key=value` assignments of `--set`.
+
+    Raises:
+        UserError: for a set or a key that there is not, or a value that does not fit.
+    """
+    return dataset_entry(name, parse_assignments(assignments), where=where).config
+
+
+def prepare(
+    name: str,
+    config: Any,  # noqa: ANN401 - a set's own Config
+    root: Path,
+    *,
+    download: bool = False,
+    workers: int | None = None,
+) -> Dataset:
+    """Make a data set ready, generated or decoded; with `download` fetch it first.
+
+    Args:
+        name: Of the set.
+        config: Its settings.
+        root: The data root.
+        download: Whether it may be fetched.
+        workers: Processes that decode at once; None: one a core.
 
     Raises:
         UserError: if that cannot be done, with what can.
@@ -60,7 +96,9 @@ def prepare(name: str, root: Path, *, download: bool) -> None:
     entry = plugins.find("data set", name, where="data prepare")
     if download:
         _download(entry, root)
-    _load(name, root)
+    if not hasattr(entry.module, "load"):
+        ready(request(name, config, root, workers=workers), rescan=True)
+    return read(name, config, root)
 
 
 def _download(entry: Entry, root: Path) -> None:
@@ -78,24 +116,3 @@ def _download(entry: Entry, root: Path) -> None:
         ) from None
     finally:
         socket.setdefaulttimeout(before)
-
-
-def check(name: str, root: Path) -> str:
-    """Load a data set with its default settings and say what is in it.
-
-    Raises:
-        UserError: if it is not there or damaged.
-    """
-    dataset = _load(name, root)
-    shape = "x".join(str(side) for side in dataset.image_shape)
-    domain = dataset.train.domain
-    domains = "" if domain is None else f" in {len(domain.unique())} domains"
-    return (
-        f"{name}: {len(dataset.train)} training and {len(dataset.test)} test images of {shape}, "
-        f"{dataset.num_classes} classes{domains}: ok"
-    )
-
-
-def _load(name: str, root: Path) -> Dataset:
-    entry = plugins.find("data set", name, where="data")
-    return load(name, entry.config(), root)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.data.base import Split
+from harness.data.residency import in_turn
 from harness.data.stream import Tally, revealed
 from harness.seeds import generator
 from methods.base import Batch, Signal
@@ -41,10 +42,10 @@ class ShuffledBatches:
         return self.stop - self.first
 
     def __iter__(self) -> Iterator[Batch]:
-        order = self._order().to(self.split.x.device)
-        for rows in order.split(self.size):
+        order = self._order()
+        for rows, x in in_turn(self.split, order, range(self.size, len(order), self.size)):
             self.tally.samples += len(rows)
-            yield revealed(self.split, rows, self.reveal, self.position)
+            yield revealed(self.split, rows, x, reveal=self.reveal, position=self.position)
 
     def _order(self) -> Tensor:
         begin, end = self.first * self.size, self.stop * self.size

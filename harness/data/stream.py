@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.data.base import Split
+from harness.data.residency import in_turn
 from harness.data.scenarios import Scenario, Task
 from methods.base import Batch, Signal
 
@@ -28,7 +29,7 @@ def _ignore() -> None:
 @final
 @dataclass(frozen=True, slots=True)
 class TaskBatches:
-    """Shuffled batches over `rows` of `split`, `epochs` times; images stay uint8 on their device.
+    """Shuffled batches over `rows` of `split`, `epochs` times; images are uint8 on the device.
 
     `on_epoch` is called when an epoch begins and when the last one has been learned.
     With `drop_last` an incomplete last batch is left out, unless it is all there is. Without it a
@@ -59,21 +60,22 @@ class TaskBatches:
         for _ in range(self.epochs):
             self.on_epoch()
             order = self.rows[torch.randperm(len(self.rows), generator=self.rng)]
-            order = order.to(self.split.x.device)
             count = self._per_epoch()
             last = (count - 1) * self.size
             joined = not self.drop_last and len(order) - last == self.size + 1
-            stops = [*range(self.size, last + 1, self.size)]
-            for rows in order[: last + self.size + joined].tensor_split(stops):
+            stops = range(self.size, last + 1, self.size)
+            for rows, x in in_turn(self.split, order[: last + self.size + joined], stops):
                 self.tally.samples += len(rows)
-                yield revealed(self.split, rows, self.reveal, self.position)
+                yield revealed(self.split, rows, x, reveal=self.reveal, position=self.position)
         self.on_epoch()
 
 
-def revealed(split: Split, rows: Tensor, reveal: frozenset[Signal], position: int) -> Batch:
-    """The rows of a split, on its device, with what of them may be seen."""
+def revealed(
+    split: Split, rows: Tensor, x: Tensor, *, reveal: frozenset[Signal], position: int
+) -> Batch:
+    """Images of these rows of a split, with what of them may be seen."""
     return Batch(
-        x=split.x[rows],
+        x=x,
         y=split.y[rows] if Signal.LABELS in reveal else None,
         index=rows,
         task=position if Signal.TASK_ID in reveal else None,
@@ -105,9 +107,9 @@ class RevealedTask:
     def data(self) -> Batch:
         """All training images of the task (of all tasks so far with ALL_DATA), in stored order."""
         train = self.scenario.dataset.train
-        rows = self._rows().to(train.x.device)
+        rows = self._rows().to(train.y.device)
         labels = train.y[rows] if Signal.LABELS in self.reveal else None
-        return Batch(train.x[rows], labels, rows)
+        return Batch(train.images(rows), labels, rows)
 
     def batches(self, size: int, *, epochs: int, rng: torch.Generator) -> TaskBatches:
         """More batches over the same images, in an order drawn from `rng`."""

@@ -3,7 +3,8 @@
 The 15 corruptions at five severities of ImageNet-C (Hendrycks and Dietterich, 2019,
 arXiv:1903.12261), which BrainCL (arXiv:2504.14727) shows over the tasks of class-incremental
 learning: methods are trained on clean images. Made here of the measured images
-(`harness.data.corruptions`), or read as stored by the authors (`harness.data.imagenet_c`).
+(`harness.data.corruptions`), or read as stored by the authors (data set imagenet_c): its images
+are paired with the measured ones by the names of the classes and, in each class, by their order.
 
 An image is corrupted in the same way after every task and for every method of a seed. Which
 severities the paper's means are over is not stated there; ours are over all that are measured.
@@ -20,10 +21,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from harness.data.base import DataError, Dataset, Split
 from harness.data.corruptions.pixels import SEVERITIES
 from harness.data.corruptions.registry import CORRUPTIONS
-from harness.data.imagenet_c import StoredImages, Variant, stored_images
 from harness.data.scenarios import Scenario
+from harness.data.sets import imagenet_c
+from harness.data.sets.imagenet_c import Variant
+from harness.data.shelf import load
 from harness.errors import UserError, unknown
 from harness.measure import EVAL_BATCH, Checkpoint, Evaluator, Measurement
 from harness.schema import ALL_TASKS
@@ -82,7 +86,7 @@ class CorruptionAccuracy(Evaluator):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self._stored: dict[Variant, StoredImages] = {}
+        self._stored: _Stored | None = None
 
     def prepare(self, scenario: Scenario, data_root: Path) -> None:
         """Check `max_images`, and map the stored images into memory if they are asked for."""
@@ -90,7 +94,7 @@ class CorruptionAccuracy(Evaluator):
         if most is not None and most < tasks:
             raise UserError(f"corruption: max_images is {most}, fewer than the {tasks} tasks")
         if self.config.source == "imagenet_c":
-            self._stored = stored_images(scenario.dataset, self.config.variants(), data_root)
+            self._stored = _stored(scenario.dataset, self.config, data_root)
 
     def evaluate(self, checkpoint: Checkpoint) -> Iterator[Measurement]:
         """`accuracy` under `corruption/severity`, and under `corruption` the mean over severities.
@@ -100,8 +104,8 @@ class CorruptionAccuracy(Evaluator):
         """
         blocks = _blocks(checkpoint, self.config.max_images)
         n = sum(len(block.rows) for block in blocks)
-        data = _measured_images(checkpoint)
-        clean = _accuracy(checkpoint, blocks, lambda block: data[block.rows])
+        data = _measured(checkpoint)
+        clean = _accuracy(checkpoint, blocks, lambda block: data.images(block.rows))
         found: list[float] = []
         for name in self.config.corruptions:
             values: list[float] = []
@@ -117,26 +121,71 @@ class CorruptionAccuracy(Evaluator):
         yield Measurement(ALL_TASKS, "relative_drop", clean - mean, n)
 
     def _corrupted(self, checkpoint: Checkpoint, variant: Variant) -> Callable[[_Block], Tensor]:
-        """From a block to its images, corrupted, on the device of the data set."""
-        data = _measured_images(checkpoint)
-        if self.config.source == "imagenet_c":
+        """From a block to its images, corrupted, on the device of the trial."""
+        data = _measured(checkpoint)
+        if self._stored is not None:
             if checkpoint.split != "test":
                 raise UserError("corruption: imagenet_c holds test images; set `split: test`")
-            stored = self._stored[variant]
-            return lambda block: stored.images(block.rows).to(data.device)
+            stored = self._stored
+            return lambda block: stored.images(variant, block.rows)
         name, severity = variant
 
         def generated(block: _Block) -> Tensor:
             purpose = ("corruption", name, severity, block.task, block.number)
-            return CORRUPTIONS[name](data[block.rows], severity, checkpoint.fixed_rng(*purpose))
+            rng = checkpoint.fixed_rng(*purpose)
+            return CORRUPTIONS[name](data.images(block.rows), severity, rng)
 
         return generated
 
 
-def _measured_images(checkpoint: Checkpoint) -> Tensor:
-    """All images of the data set that the measured ones are rows of, uint8 (N, C, H, W)."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stored:
+    """All variants of the test images of a data set; `place` (N,) is that of each in a variant."""
+
+    x: Tensor
+    place: Tensor
+    variants: list[Variant]
+    device: torch.device
+
+    def images(self, variant: Variant, rows: Tensor) -> Tensor:
+        start = self.variants.index(variant) * len(self.place)
+        return self.x[start + self.place[rows.cpu()]].to(self.device)
+
+
+def _stored(dataset: Dataset, config: Config, data_root: Path) -> _Stored:
+    """Map the stored images into memory; they are decoded at the first call.
+
+    Raises:
+        DataError: if a folder or image is not there, or the data set's images have another shape.
+    """
+    channels, height, width = dataset.image_shape
+    if channels != 3 or height != width:
+        raise DataError(
+            f"imagenet_c: its images are squares of 3 channels, but those of {dataset.name} are "
+            f"{channels}x{height}x{width}"
+        )
+    labels, names = dataset.test.y.cpu(), dataset.class_names
+    counts = labels.bincount(minlength=len(names)).tolist()
+    ranked = sorted(range(len(names)), key=names.__getitem__)
+    wanted = imagenet_c.Config(
+        corruptions=config.corruptions,
+        severities=config.severities,
+        class_list=tuple(names[label] for label in ranked),
+        size=width,
+        test_per_class=tuple(counts[label] for label in ranked),
+    )
+    # In a variant classes follow each other as ranked, and so do the images of a class.
+    rank = torch.tensor(ranked).argsort()
+    place = torch.empty_like(labels)
+    place[rank[labels].argsort(stable=True)] = torch.arange(len(labels))
+    stored = load("imagenet_c", wanted, data_root).test
+    return _Stored(stored.x, place, wanted.variants(), dataset.test.y.device)
+
+
+def _measured(checkpoint: Checkpoint) -> Split:
+    """The split of the data set that the measured images are rows of."""
     dataset = checkpoint.scenario.dataset
-    return dataset.test.x if checkpoint.split == "test" else dataset.train.x
+    return dataset.test if checkpoint.split == "test" else dataset.train
 
 
 def _blocks(checkpoint: Checkpoint, most: int | None) -> list[_Block]:
@@ -145,8 +194,7 @@ def _blocks(checkpoint: Checkpoint, most: int | None) -> list[_Block]:
     A task's blocks do not depend on the tasks seen, nor do the generators that are named after
     them.
     """
-    dataset, split = checkpoint.scenario.dataset, checkpoint.split
-    labels = dataset.test.y if split == "test" else dataset.train.y
+    labels, split = _measured(checkpoint).y, checkpoint.split
     of_task: list[Tensor] = [getattr(task, split) for task in checkpoint.scenario.tasks]
     blocks: list[_Block] = []
     counts = quotas([len(rows) for rows in of_task], most)

@@ -94,12 +94,12 @@ class OutOfDistribution(Evaluator):
         name, values = plugins.split_name(self.config.dataset, where="ood")
         other = load(name, dataset_entry(name, values, where="ood").config, data_root)
         _check_other(other, scenario.dataset)
-        images = other.test.x
+        rows = torch.arange(len(other.test))
         if self.config.max_images is not None:
             # The set may be sorted by class, so that its first images would not stand for it.
-            order = torch.randperm(len(images), generator=generator(0, "out of distribution"))
-            images = images[order[: self.config.max_images].sort().values]
-        self._images = reshaped(images, scenario.dataset.image_shape)
+            order = torch.randperm(len(rows), generator=generator(0, "out of distribution"))
+            rows = order[: self.config.max_images].sort().values
+        self._images = reshaped(other.test.images(rows), scenario.dataset.image_shape)
 
     def evaluate(self, checkpoint: Checkpoint) -> Iterator[Measurement | Details]:
         known = checkpoint.task(checkpoint.split) <= checkpoint.after_task
@@ -118,7 +118,7 @@ class OutOfDistribution(Evaluator):
     def _logits(self, checkpoint: Checkpoint) -> Tensor:
         """Those of the other data set's images, (N, num_classes)."""
         assert self._images is not None, "prepare comes first"
-        device = checkpoint.scenario.dataset.test.x.device
+        device = checkpoint.scenario.dataset.test.y.device
         batches = self._images.split(EVAL_BATCH)
         return torch.cat([checkpoint.method.class_logits(x.to(device)) for x in batches])
 

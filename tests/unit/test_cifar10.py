@@ -5,6 +5,7 @@ import pytest
 import torch
 from published import as_bytes, write
 
+from harness.data import shelf
 from harness.data.base import DataError
 from harness.data.sets import cifar10
 
@@ -32,7 +33,7 @@ def write_cifar(root, *, folder="cifar10/cifar-10-batches-py", protocol=4, form=
 
 
 def cifar(root, **settings):
-    return cifar10.load(cifar10.Config(**settings), root)
+    return shelf.read("cifar10", cifar10.Config(**settings), root)
 
 
 def expected(*names):

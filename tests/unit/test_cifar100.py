@@ -8,6 +8,7 @@ import pytest
 import torch
 from published import as_bytes, python2, write
 
+from harness.data import shelf
 from harness.data.base import DataError
 from harness.data.pickles import read_pickle
 from harness.data.sets import cifar100
@@ -42,7 +43,7 @@ def write_cifar(root, *, folder="cifar100/cifar-100-python", protocol=4, **chang
 
 
 def cifar(root, **settings):
-    return cifar100.load(cifar100.Config(**settings), root)
+    return shelf.read("cifar100", cifar100.Config(**settings), root)
 
 
 def dumped_python2(root):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pictures import reference, write_picture
 
+from harness.data import shelf
 from harness.data.base import DataError
 from harness.data.sets import clear100
 
@@ -45,8 +46,8 @@ def clear(tmp_path):
 
 
 def photographs(root, **settings):
-    return clear100.load(
-        clear100.Config(**{"classes": 3, "buckets": 4, "size": 16, **settings}), root
+    return shelf.read(
+        "clear100", clear100.Config(**{"classes": 3, "buckets": 4, "size": 16, **settings}), root
     )
 
 

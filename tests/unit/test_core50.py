@@ -14,6 +14,8 @@ from PIL import Image
 from harness import plugins
 from harness.data import shelf
 from harness.data.base import DataError
+from harness.data.inspection import check
+from harness.data.scenarios import split_classes
 from harness.data.sets import core50
 from harness.errors import UserError
 
@@ -86,7 +88,7 @@ def write_array(root, rows, *, save=np.savez):
 
 
 def frames(root, **settings):
-    return core50.load(core50.Config(**{"size": 8, **settings}), root)
+    return shelf.read("core50", core50.Config(**{"size": 8, **settings}), root)
 
 
 def assert_same(first, second):
@@ -114,8 +116,9 @@ def test_the_array_of_images_gives_the_same_as_the_files(files, array, tmp_path)
     few = frames(array, per_class=4, test_per_class=1, size=5)
     (tmp_path / "gone").rename(tmp_path / "core50" / "core50_128x128")
     assert_same(few, frames(files, per_class=4, test_per_class=1, size=5))
-    left_over = [path.suffix for path in (tmp_path / "prepared").iterdir()]
-    assert set(left_over) == {".npy", ".lock"}
+    left_over = {path.name for path in (tmp_path / "prepared").glob("*/*")}
+    kinds = ("npy", "labels.npy", "session.npy")
+    assert left_over == {"manifest.json", *(f"{p}.{k}" for p in ("train", "test") for k in kinds)}
 
 
 def test_the_frames_may_also_lie_in_the_root_itself_and_the_array_be_compressed(tmp_path):
@@ -131,19 +134,43 @@ def test_resized_rows_are_not_made_again_unless_the_array_changes(array, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(core50, "stored_rows", None)
         assert_same(frames(array), first)
-    assert len(prepared(array)) == 2
+    manifest = array / "prepared" / prepared(array)[0] / "manifest.json"
+    before = manifest.read_text()
     write_array(array, paths(), save=np.savez_compressed)
     assert_same(frames(array), first)
-    assert len(prepared(array)) == 4
+    assert manifest.read_text() != before
 
 
-def test_a_damaged_file_of_resized_rows_is_named(array):
-    frames(array)
-    path = next((array / "prepared").glob("core50-test-*.npy"))
+def test_a_damaged_file_of_resized_rows_is_made_again(array):
+    first = frames(array).test.x.clone()
+    path = array / "prepared" / prepared(array)[0] / "test.npy"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(DataError, match="is to be deleted") as error:
-        frames(array)
-    assert str(path) in str(error.value)
+    assert torch.equal(frames(array).test.x, first)
+
+
+def test_frames_know_their_session_in_files_and_in_the_array(files, array):
+    for root in (files, array):
+        dataset = frames(root, test_sessions=(3, 7))
+        assert set(dataset.test.session.tolist()) == {3, 7}
+        assert set(dataset.train.session.tolist()) == set(range(1, 12)) - {3, 7}
+
+
+def test_validation_never_cuts_a_session(files):
+    dataset = frames(files)
+    scenario = split_classes(
+        dataset, num_tasks=10, distribution="regular", order="seeded", validation=0.25, seed=3
+    )
+    session = dataset.train.session
+    held, kept = (
+        {i for task in scenario.tasks for i in session[getattr(task, part)].tolist()}
+        for part in ("validation", "train")
+    )
+    assert len(held) == 2  # a quarter of ten
+    assert not held & kept
+    for task in scenario.tasks:
+        labels = scenario.dataset.train.y
+        assert labels[task.validation].unique().tolist() == list(task.classes)
+        assert labels[task.train].unique().tolist() == list(task.classes)
 
 
 def test_fewer_images_are_spread_over_the_frames_of_a_class(files):
@@ -200,9 +227,9 @@ def test_core50_can_be_checked_at_its_full_size(tmp_path):
         for instance in range(1, 51)
     ]
     write_array(tmp_path, rows)
-    assert shelf.check("core50", tmp_path) == (
-        "core50: 500 training and 50 test images of 3x224x224, 50 classes: ok"
-    )
+    shelf.prepare("core50", core50.Config(), tmp_path)
+    lines = list(check("core50", core50.Config(), tmp_path))
+    assert lines[-1].startswith("core50: 500 train, 50 test images in 50 classes: ok")
 
 
 def test_a_missing_core50_says_where_it_was_sought_and_how_to_get_it(tmp_path):
@@ -215,7 +242,7 @@ def test_a_missing_core50_says_where_it_was_sought_and_how_to_get_it(tmp_path):
     assert f"{tmp_path / 'core50'}: {lacks}" in message
     assert "ROOT/core50/core50_128x128" in message
     with pytest.raises(UserError, match=r"core50 --download: core50_128x128\.zip"):
-        shelf.prepare("core50", tmp_path, download=True)
+        shelf.prepare("core50", core50.Config(), tmp_path, download=True)
 
 
 def test_an_object_without_frames_is_named(files, tmp_path):

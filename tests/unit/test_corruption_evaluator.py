@@ -10,9 +10,9 @@ from pictures import prepared, write_picture
 from tiny import difference, finish, numbers, tiny_run
 
 from harness.config import settings
+from harness.data import shelf
 from harness.data.base import DataError, Dataset, Split, Traits
 from harness.data.corruptions.registry import CORRUPTIONS
-from harness.data.imagenet_c import stored_images
 from harness.data.scenarios import split_classes
 from harness.data.sets import imagenet100
 from harness.errors import UserError
@@ -257,7 +257,6 @@ def test_clean_accuracy_of_all_images_is_that_of_the_classifier():
 
 
 WNIDS = ("n03", "n01", "n07", "n05")
-VARIANTS = {("fog", 2): "fog/2", ("snow", 5): "weather/snow/5"}
 
 
 @pytest.fixture
@@ -274,16 +273,22 @@ def imagenet(tmp_path):
                 write_picture(path, 10 * number + i)
         for i in range(4):
             write_picture(
-                tmp_path / "imagenet-c" / "weather" / "snow" / "5" / wnid / f"{wnid}_{i}.JPEG",
+                tmp_path / "imagenet-c" / "weather" / "snow" / "2" / wnid / f"{wnid}_{i}.JPEG",
                 100 + 10 * number + i,
             )
     shutil.copytree(tmp_path / "imagenet" / "val", tmp_path / "imagenet-c" / "fog" / "2")
     return tmp_path
 
 
+def stored_images(dataset, root, corruptions=("fog", "snow"), severities=(2,)):
+    """What the evaluator takes for images of the test split, (corruption, severity) by rows."""
+    config = corruption.Config(corruptions, severities, source="imagenet_c")
+    return corruption._stored(dataset, config, root)
+
+
 def wnids(root, order=(2, 0, 3, 1), **config):
     settings = {"class_list": WNIDS, "size": 16, "resize": "center_crop", **config}
-    dataset = imagenet100.load(imagenet100.Config(**settings), root)
+    dataset = shelf.read("imagenet100", imagenet100.Config(**settings), root)
     return split_classes(
         dataset, num_tasks=2, distribution="regular", order=order, validation=0.0, seed=0
     )
@@ -292,22 +297,24 @@ def wnids(root, order=(2, 0, 3, 1), **config):
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 0, 3, 1)])
 def test_stored_images_are_paired_with_the_images_they_were_made_of(imagenet, order):
     dataset = wnids(imagenet, order).dataset
-    stored = stored_images(dataset, VARIANTS, imagenet)
+    stored = stored_images(dataset, imagenet)
     rows = torch.tensor([7, 0, 11])
-    assert torch.equal(stored["fog", 2].images(rows), dataset.test.x[rows])
+    assert torch.equal(stored.images(("fog", 2), rows), dataset.test.x[rows])
     for label, name in enumerate(dataset.class_names):
         rows = (dataset.test.y == label).nonzero()[:, 0]
         folder = imagenet / "copies" / "val" / name
         folder.mkdir(parents=True)
-        source = imagenet / "imagenet-c" / "weather" / "snow" / "5" / name
+        source = imagenet / "imagenet-c" / "weather" / "snow" / "2" / name
         for i in range(3):
             shutil.copy(source / f"{name}_{i}.JPEG", folder)
         shutil.copytree(folder, imagenet / "copies" / "train" / name)
         shutil.copytree(imagenet / "copies", imagenet / name / "imagenet")
-        only = imagenet100.load(
-            imagenet100.Config(class_list=(name,), size=16, resize="center_crop"), imagenet / name
+        only = shelf.read(
+            "imagenet100",
+            imagenet100.Config(class_list=(name,), size=16, resize="center_crop"),
+            imagenet / name,
         )
-        assert torch.equal(stored["snow", 5].images(rows), only.test.x)
+        assert torch.equal(stored.images(("snow", 2), rows), only.test.x)
 
 
 def test_stored_images_are_paired_with_rows_in_another_order(imagenet):
@@ -315,15 +322,15 @@ def test_stored_images_are_paired_with_rows_in_another_order(imagenet):
     by_label = dataset.test.y.argsort(stable=True)
     assert by_label.tolist() != list(range(12))
     test = Split(dataset.test.x[by_label], dataset.test.y[by_label])
-    stored = stored_images(replace(dataset, test=test), [("fog", 2)], imagenet)["fog", 2]
-    assert torch.equal(stored.images(torch.arange(12)), test.x)
+    stored = stored_images(replace(dataset, test=test), imagenet)
+    assert torch.equal(stored.images(("fog", 2), torch.arange(12)), test.x)
 
 
 def test_stored_images_are_decoded_once_for_every_order_of_classes(imagenet):
-    stored_images(wnids(imagenet).dataset, VARIANTS, imagenet)
+    stored_images(wnids(imagenet).dataset, imagenet)
     names = prepared(imagenet)
-    assert len([name for name in names if name.startswith("imagenet_c-")]) == 2
-    stored_images(wnids(imagenet, (3, 2, 1, 0)).dataset, VARIANTS, imagenet)
+    assert len([name for name in names if name.startswith("imagenet_c-")]) == 1
+    stored_images(wnids(imagenet, (3, 2, 1, 0)).dataset, imagenet)
     assert prepared(imagenet) == names
 
 
@@ -355,27 +362,27 @@ def test_stored_test_images_are_no_validation_images(imagenet):
 def test_missing_stored_images_stop_the_run_before_training_with_the_paths(imagenet):
     dataset = wnids(imagenet).dataset
     with pytest.raises(DataError) as error:
-        stored_images(dataset, [*VARIANTS, ("frost", 3), ("fog", 1)], imagenet)
+        stored_images(dataset, imagenet, ("fog", "snow", "frost"))
     message = str(error.value)
-    assert f"{imagenet / 'imagenet-c'}: lacks frost/3, fog/1" in message
+    assert f"{imagenet / 'imagenet-c'}: lacks frost/2" in message
     assert f"{imagenet / 'imagenet_c'}: no such folder" in message
     assert "ROOT/imagenet-c/<corruption>/<severity>/<class>/*.JPEG" in message
     folder = imagenet / "imagenet-c" / "fog" / "2" / "n05"
     (folder / "n05_2.JPEG").unlink()
-    with pytest.raises(DataError, match=r"fog/2/n05: 2 images, but the data set tests 3"):
-        stored_images(dataset, VARIANTS, imagenet)
+    with pytest.raises(DataError, match=r"fog/2/n05: 2 images, but 3 are wanted"):
+        stored_images(dataset, imagenet)
     shutil.rmtree(folder)
     with pytest.raises(DataError, match=r"fog/2/n05: no such folder"):
-        stored_images(dataset, VARIANTS, imagenet)
+        stored_images(dataset, imagenet)
 
 
 def test_fewer_test_images_are_paired_with_the_first_files(imagenet):
     dataset = wnids(imagenet, test_per_class=2).dataset
-    stored = stored_images(dataset, [("fog", 2)], imagenet)["fog", 2]
-    assert torch.equal(stored.images(torch.arange(8)), dataset.test.x)
+    stored = stored_images(dataset, imagenet, ("fog",))
+    assert torch.equal(stored.images(("fog", 2), torch.arange(8)), dataset.test.x)
 
 
 def test_data_sets_of_other_shapes_have_no_stored_images(imagenet):
     dataset = SimpleNamespace(name="digits", image_shape=(1, 8, 8))
     with pytest.raises(DataError, match="squares of 3 channels, but those of digits are 1x8x8"):
-        stored_images(dataset, VARIANTS, imagenet)
+        stored_images(dataset, imagenet)

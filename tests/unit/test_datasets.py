@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from harness.data import glyphs as glyphs_module
+from harness.data import shelf
 from harness.data.base import DataError, Split, channel_statistics, first_of_each_class
 from harness.data.cache import cached_arrays
 from harness.data.glyphs import CHARS, TEST_DIGEST, Style, glyphs
@@ -45,7 +46,7 @@ def write_fashion(folder, *, compress=True, count=40, **replaced):
 def loaded(module, root):
     if module is fashion_mnist:
         write_fashion(root / "fashion_mnist")
-        return module.Config(), module.load(module.Config(), root)
+        return module.Config(), fashion(root)
     config = module.Config() if module is digits else SMALL
     return config, module.load(config, root)
 
@@ -113,7 +114,7 @@ def test_digits_holds_out_every_fourth_image_of_each_class(tmp_path):
 
 
 def fashion(root, **settings):
-    return fashion_mnist.load(fashion_mnist.Config(**settings), root)
+    return shelf.read("fashion_mnist", fashion_mnist.Config(**settings), root)
 
 
 @pytest.mark.parametrize("layout", ["fashion_mnist", "FashionMNIST/raw"])

@@ -13,6 +13,7 @@ from harness import plugins, protocol
 from harness.assembly import build_dataset
 from harness.data import shelf
 from harness.data.base import DataError
+from harness.data.inspection import check
 from harness.data.sets import imagenet100
 from harness.errors import UserError
 from harness.spec import TrialSpec
@@ -38,7 +39,7 @@ def imagenet(tmp_path):
 
 def images(root, **settings):
     config = imagenet100.Config(**{"classes": 3, "list_seed": 0, "size": 16, **settings})
-    return imagenet100.load(config, root)
+    return shelf.read("imagenet100", config, root)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_a_published_list_needs_no_data_to_be_counted_and_is_found_among_others(
     (gone / f"{wnids[40]}.JPEG").unlink()
     gone.rmdir()
     with pytest.raises(DataError, match=f"val/{wnids[40]}: no such folder; each class needs one"):
-        imagenet100.load(config, tmp_path)
+        shelf.read("imagenet100", config, tmp_path)
 
 
 @pytest.mark.parametrize("settings", [{}, {"class_list": "pycil"}, {"class_list": ("n01",)}])
@@ -229,10 +230,10 @@ def test_impossible_settings_of_imagenet_are_refused(settings):
 
 def test_imagenet_can_be_prepared_and_checked(tmp_path):
     write_classes(tmp_path, [f"n{number:08}" for number in range(100)])
-    shelf.prepare("imagenet100", tmp_path, download=False)
-    assert len(prepared(tmp_path)) == 2
-    assert shelf.check("imagenet100", tmp_path) == (
-        "imagenet100: 100 training and 100 test images of 3x224x224, 100 classes: ok"
-    )
+    shelf.prepare("imagenet100", imagenet100.Config(), tmp_path)
+    assert len(prepared(tmp_path)) == 1
+    lines = list(check("imagenet100", imagenet100.Config(), tmp_path))
+    assert lines[-1].startswith("imagenet100: 100 train, 100 test images in 100 classes: ok")
+    assert any(line.startswith("test: 100 images; published: 5,000") for line in lines)
     with pytest.raises(UserError, match="imagenet100 --download: ILSVRC 2012 of https"):
-        shelf.prepare("imagenet100", tmp_path, download=True)
+        shelf.prepare("imagenet100", imagenet100.Config(), tmp_path, download=True)

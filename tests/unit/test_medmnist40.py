@@ -1,15 +1,18 @@
 """MedMNIST-40: which images of seven files are kept, and that each has its own class."""
 
+import shutil
 import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 import torch
+from pictures import prepared
 
 from harness import plugins
 from harness.data import npz, shelf
 from harness.data.base import DataError
+from harness.data.inspection import check
 from harness.data.sets import medmnist40
 from harness.errors import UserError
 
@@ -72,7 +75,7 @@ def write_files(root, *, size=28, compress=True, counts=small_counts):
 
 
 def medical(root, **settings):
-    return medmnist40.load(medmnist40.Config(**{"size": 28, **settings}), root)
+    return shelf.read("medmnist40", medmnist40.Config(**{"size": 28, **settings}), root)
 
 
 def change(path, **arrays):
@@ -141,9 +144,8 @@ def test_another_seed_keeps_other_images_and_the_same_seed_the_same(tmp_path):
     first, second = (medical(tmp_path, per_class=3, data_seed=seed) for seed in (0, 1))
     assert first.train.y.bincount().tolist() == second.train.y.bincount().tolist()
     assert not torch.equal(first.train.x, second.train.x)
-    assert len(list((tmp_path / "prepared").glob("*.npz"))) == 2
-    for path in (tmp_path / "prepared").glob("*.npz"):
-        path.unlink()
+    assert len(prepared(tmp_path)) == 2
+    shutil.rmtree(tmp_path / "prepared")
     assert torch.equal(medical(tmp_path, per_class=3).train.x, first.train.x)
 
 
@@ -193,9 +195,11 @@ def test_medmnist40_is_as_declared(tmp_path):
     traits = medical(tmp_path).traits
     assert (traits.flip, traits.crop_padding) == (True, 28 // 8)
     write_files(tmp_path, size=224, counts=lambda flag, _: [1] * len(medmnist40.CLASSES[flag]))
-    assert shelf.check("medmnist40", tmp_path) == (
-        "medmnist40: 40 training and 40 test images of 3x224x224, 40 classes: ok"
-    )
+    shelf.prepare("medmnist40", config, tmp_path)
+    lines = list(check("medmnist40", config, tmp_path))
+    assert lines[-1].startswith("medmnist40: 40 train, 40 test images in 40 classes: ok")
+    assert "train: 40 images; published: 34,554; 40 classes differ" in "\n".join(lines)
+    assert "test: 40 images; published: 1,944; 40 classes differ" in "\n".join(lines)
 
 
 def test_missing_files_are_named_with_how_to_get_them(tmp_path):
@@ -256,7 +260,7 @@ def test_a_corrupt_file_is_named(tmp_path, compress, damage):
     with pytest.raises(DataError, match="damaged") as error:
         medical(tmp_path)
     assert str(path) in str(error.value)
-    assert not list((tmp_path / "prepared").glob("*.npz"))
+    assert prepared(tmp_path) == []
 
 
 def test_an_array_longer_than_its_header_says_is_refused(tmp_path):

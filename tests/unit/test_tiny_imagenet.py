@@ -7,8 +7,9 @@ from pictures import prepared
 from PIL import Image
 
 from harness import plugins
-from harness.data import decode, shelf
+from harness.data import shelf, tiny_imagenet_shards
 from harness.data.base import DataError
+from harness.data.inspection import check
 from harness.data.sets import tiny_imagenet
 from harness.errors import UserError
 
@@ -58,7 +59,9 @@ def sort_into_folders(folder, *, below="images"):
 
 
 def load(folder, **settings):
-    return tiny_imagenet.load(tiny_imagenet.Config(**{"classes": 4, **settings}), folder.parent)
+    return shelf.read(
+        "tiny_imagenet", tiny_imagenet.Config(**{"classes": 4, **settings}), folder.parent
+    )
 
 
 def pixels(path):
@@ -141,9 +144,9 @@ def test_a_set_is_as_declared(tiny):
     assert dataset.traits.std == (0.2770, 0.2691, 0.2821)
 
 
-def test_images_are_decoded_once(tiny, monkeypatch):
+def test_images_are_decoded_once(tiny):
     first = load(tiny)
-    monkeypatch.setattr(decode, "_pixels", None)
+    tiny.rename(tiny.parent / "gone")
     assert torch.equal(load(tiny).train.x, first.train.x)
 
 
@@ -205,7 +208,7 @@ def test_a_wrong_list_of_classes_is_named(tiny, lines, message):
 
 def test_the_real_number_of_classes_is_expected_unless_set(tiny):
     with pytest.raises(DataError, match=r"4 classes, but the setting `classes` is 200"):
-        tiny_imagenet.load(tiny_imagenet.Config(), tiny.parent)
+        shelf.read("tiny_imagenet", tiny_imagenet.Config(), tiny.parent)
     with pytest.raises(DataError, match="classes must be at least 1"):
         tiny_imagenet.Config(classes=0)
 
@@ -265,16 +268,93 @@ def test_an_image_of_another_size_is_named_and_not_resized(tiny, place, size):
         load(tiny)
     width, height = size
     expected = f"{tiny / place}: an image of {width}x{height} pixels, not 64x64"
-    assert str(error.value) == expected
+    assert expected in str(error.value)
 
 
 def test_a_damaged_image_is_named(tiny):
     path = tiny / "val" / "images" / "val_5.JPEG"
     for content in (b"", b"<html>", path.read_bytes()[:300]):
         path.write_bytes(content)
-        with pytest.raises(DataError, match="no readable image") as error:
+        with pytest.raises(DataError, match="1 images cannot be used") as error:
             load(tiny)
-        assert str(error.value).startswith(f"{path}: ")
+        assert f"{path}: no" in str(error.value)
+    assert len(load(tiny, skip_corrupt=True).test) == 7
+
+
+# --- the arrays that Mammoth fetches
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Four classes in 20 files, three training images and a test image in each."""
+    folder = tmp_path / "tiny_imagenet" / "processed"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    pixels = {}
+    for part, count in (("train", 3), ("val", 1)):
+        for number in range(20):
+            x = rng.integers(0, 256, (count, 64, 64, 3))
+            y = (np.arange(count) + number) % 4
+            np.save(folder / f"x_{part}_{number + 1:02}.npy", x / 255)
+            np.save(folder / f"y_{part}_{number + 1:02}.npy", y)
+            pixels.setdefault(part, []).append((x, y))
+    return tmp_path, pixels
+
+
+def from_shards(root, **settings):
+    config = tiny_imagenet.Config(**{"classes": 4, **settings})
+    return shelf.read("tiny_imagenet", config, root)
+
+
+def test_shards_give_their_pixels_and_labels(shards):
+    root, pixels = shards
+    dataset = from_shards(root)
+    for split, part in ((dataset.train, "train"), (dataset.test, "val")):
+        x = np.concatenate([x for x, _ in pixels[part]]).transpose(0, 3, 1, 2)
+        assert np.array_equal(split.x.numpy(), x)
+        assert split.y.tolist() == np.concatenate([y for _, y in pixels[part]]).tolist()
+    assert dataset.class_names == ("class 0", "class 1", "class 2", "class 3")
+
+
+def test_fewer_images_of_shards_are_the_first_of_each_class(shards, monkeypatch):
+    monkeypatch.setattr(tiny_imagenet_shards, "BLOCK", 2)
+    root, _ = shards
+    whole, few = from_shards(root), from_shards(root, per_class=6)
+    rows = (
+        torch.cat([(whole.train.y == label).nonzero()[:6, 0] for label in range(4)]).sort().values
+    )
+    assert torch.equal(few.train.x, whole.train.x[rows])
+    assert torch.equal(few.train.y, whole.train.y[rows])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x_train_07", np.full((3, 64, 64, 3), 1.5), "pixels that are not from 0 to 1"),
+        ("x_train_07", np.full((3, 64, 64, 3), np.nan), "pixels that are not from 0 to 1"),
+        ("x_train_07", np.zeros((3, 64, 64, 3), np.uint8), "not floats"),
+        ("x_train_07", np.zeros((3, 3, 64, 64)), "not floats"),
+        ("y_train_07", np.zeros(2, int), "2 labels for 3 images"),
+        ("y_train_07", np.zeros(3), "not a number an image"),
+        ("y_train_07", np.full(3, 4), "labels from 0 to 4, but classes run from 0 to 3"),
+        ("y_train_07", np.array([{}, 1, 2], object), "damaged"),
+    ],
+)
+def test_shards_that_are_not_as_published_are_named(shards, name, content, message):
+    root, _ = shards
+    np.save(root / "tiny_imagenet" / "processed" / f"{name}.npy", content, allow_pickle=True)
+    with pytest.raises(DataError, match=message) as error:
+        from_shards(root)
+    assert "processed" in str(error.value)
+
+
+def test_shards_have_no_names_to_sort_and_all_must_be_there(shards):
+    root, _ = shards
+    with pytest.raises(DataError, match="order: the labels of the shards have no names to sort"):
+        from_shards(root, order="sorted")
+    (root / "tiny_imagenet" / "processed" / "y_val_20.npy").unlink()
+    with pytest.raises(DataError, match=r"tiny_imagenet: lacks wnids\.txt"):
+        from_shards(root)
 
 
 # --- on the command line
@@ -300,9 +380,8 @@ def test_the_whole_set_of_classes_can_be_prepared_and_checked(tmp_path):
             (folder / place).parent.mkdir(parents=True)
             (folder / place).hardlink_to(source)
     (folder / "wnids.txt").write_text("\n".join(wnids))
-    shelf.prepare("tiny_imagenet", tmp_path, download=False)
-    assert shelf.check("tiny_imagenet", tmp_path) == (
-        "tiny_imagenet: 200 training and 200 test images of 3x64x64, 200 classes: ok"
-    )
+    shelf.prepare("tiny_imagenet", tiny_imagenet.Config(), tmp_path)
+    lines = list(check("tiny_imagenet", tiny_imagenet.Config(), tmp_path))
+    assert lines[-1].startswith("tiny_imagenet: 200 train, 200 test images in 200 classes: ok")
     with pytest.raises(UserError, match="tiny_imagenet --download: fetch http"):
-        shelf.prepare("tiny_imagenet", tmp_path, download=True)
+        shelf.prepare("tiny_imagenet", tiny_imagenet.Config(), tmp_path, download=True)

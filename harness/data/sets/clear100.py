@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness.data.base import DataError, Dataset, Split, Traits, first_whole
-from harness.data.decode import Picture, Shape, decoded_split, first_pictures
+from harness.data.base import DataError, Traits
+from harness.data.decoder import Shape
+from harness.data.official import Official
+from harness.data.source import Contents, Picture, SplitSource, first_pictures
 
 SOURCE = (
     "clear100-train.zip and clear100-test.zip of https://clear-benchmark.github.io, unpacked as "
@@ -37,6 +39,7 @@ class Config:
     size: int = 224  # side of an image in pixels: of its shorter side, then the middle is cut out
     per_class: int | None = None  # the first training images of a class in a bucket; None: all
     test_per_class: int | None = None  # likewise of the test images
+    skip_corrupt: bool = False  # leave out pictures that cannot be decoded
 
     def __post_init__(self) -> None:
         if min(self.classes, self.buckets, self.size) < 1:
@@ -55,9 +58,37 @@ def image_shape(config: Config) -> tuple[int, int, int]:
     return 3, config.size, config.size
 
 
-def load(config: Config, root: Path) -> Dataset:
-    places = (root / "clear", root / "clear100")
-    folder = first_whole("clear100", places, missing=_missing, source=SOURCE)
+def traits(config: Config) -> Traits:
+    del config
+    return TRAITS
+
+
+def official(config: Config) -> Official:
+    del config
+    return Official(
+        licence="images under their authors' Creative Commons licences (YFCC100M)",
+        size="two zip files; prepared 0.15 GB for 1,000 images at 224 pixels",
+        train=None,  # not stated for each class
+        test=None,
+    )
+
+
+def places(root: Path) -> tuple[Path, ...]:
+    return root / "clear", root / "clear100"
+
+
+def missing(folder: Path, config: Config) -> list[str]:
+    del config
+    wanted = [f"{part}/{file}" for part in ("train", "test") for file in (_NAMES, _METADATA)]
+    return [name for name in wanted if not (folder / name).is_file()]
+
+
+def scan(folder: Path, config: Config) -> Contents:
+    """The images that the JSON files name.
+
+    Raises:
+        DataError: if a file of names is not as published, or train and test do not match.
+    """
     names = _class_names(folder / "train", config)
     buckets = list(_metadata(folder / "train", config))
     for found, wanted, file in (
@@ -66,15 +97,11 @@ def load(config: Config, root: Path) -> Dataset:
     ):
         if found != wanted:
             raise DataError(f"{folder / 'test' / file}: not the classes or buckets of train")
-    train, test = (
-        _split(folder / part, names, buckets, config, root) for part in ("train", "test")
-    )
-    return Dataset("clear100", train, test, names, TRAITS)
-
-
-def _missing(folder: Path) -> list[str]:
-    wanted = [f"{part}/{file}" for part in ("train", "test") for file in (_NAMES, _METADATA)]
-    return [name for name in wanted if not (folder / name).is_file()]
+    train, test = (_split(folder / part, names, buckets, config) for part in ("train", "test"))
+    watched = [folder / part / file for part in ("train", "test") for file in (_NAMES, _METADATA)]
+    for part in ("train", "test"):
+        watched += _lists(folder / part, _metadata(folder / part, config))
+    return Contents(train, test, names, tuple(watched))
 
 
 def _class_names(folder: Path, config: Config) -> tuple[str, ...]:
@@ -99,9 +126,7 @@ def _metadata(folder: Path, config: Config) -> dict[str, Any]:
     return buckets
 
 
-def _split(
-    folder: Path, names: tuple[str, ...], buckets: list[str], config: Config, root: Path
-) -> Split:
+def _split(folder: Path, names: tuple[str, ...], buckets: list[str], config: Config) -> SplitSource:
     metadata = _metadata(folder, config)
     pictures = [
         Picture(path, label, domain)
@@ -110,13 +135,14 @@ def _split(
         for path in _paths(folder, metadata[bucket], bucket, name)
     ]
     count = config.per_class if folder.name == "train" else config.test_per_class
-    return decoded_split(
-        folder,
-        first_pictures(pictures, count, where=folder),
-        Shape(config.size, "center_crop"),
-        name=f"clear100-{folder.name}",
-        root=root,
-    )
+    chosen = first_pictures(pictures, count, where=folder)
+    return SplitSource.of_pictures(folder, chosen, Shape(config.size, "center_crop"))
+
+
+def _lists(folder: Path, metadata: dict[str, dict[str, str]]) -> Iterator[Path]:
+    """The files that name the images of a class in a bucket."""
+    for files in metadata.values():
+        yield from (folder / path for path in files.values())
 
 
 def _paths(folder: Path, files: object, bucket: str, name: str) -> Iterator[str]:

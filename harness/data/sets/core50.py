@@ -9,12 +9,11 @@ objects are of one category, so tasks of five in natural order tell like from li
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,11 +22,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data.base import DataError, Dataset, Split, Traits, first_whole
-from harness.data.cache import locked
-from harness.data.decode import Picture, Shape, decoded_split
+from harness.data.base import DataError, Traits
+from harness.data.decoder import Shape, resized
 from harness.data.npz import stored_rows, stored_shape
+from harness.data.official import Official
 from harness.data.pickles import read_words
+from harness.data.source import Contents, Picture, Rows, SplitSource, Stored
 
 SOURCE = (
     "core50_128x128.zip of https://vlomonaco.github.io/core50, unpacked as "
@@ -41,6 +41,8 @@ CATEGORIES: Final = (
     *("glass", "ball", "marker", "cup", "remote_control"),
 )
 """Of five objects each, in their order (github.com/vlomonaco/core50, extras/core50_labels.txt)."""
+
+MD5: Final[dict[str, str]] = {}
 
 _FOLDER: Final = "core50_128x128"
 _ARRAY: Final = "core50_imgs.npz"
@@ -56,6 +58,7 @@ class Config:
     # almost equal; None: all
     per_class: int | None = None
     test_per_class: int | None = None  # likewise of the test images
+    skip_corrupt: bool = False  # leave out files that cannot be decoded
 
     def __post_init__(self) -> None:
         chosen = set(self.test_sessions)
@@ -84,23 +87,52 @@ def image_shape(config: Config) -> tuple[int, int, int]:
     return 3, config.size, config.size
 
 
-def load(config: Config, root: Path) -> Dataset:
-    folder = first_whole("core50", (root / "core50", root), missing=_missing, source=SOURCE)
-    in_files = (folder / _FOLDER).is_dir()
-    frames = _files(folder / _FOLDER) if in_files else _rows(folder)
-    read = _decoded if in_files else _unpacked
-
-    def split(part: str, count: int | None) -> Split:
-        mine = [f for f in frames if (f.session in config.test_sessions) == (part == "test")]
-        chosen = spread(mine, count, where=f"{folder}, {part}")
-        return read(folder, chosen, config.size, name=f"core50-{part}", root=root)
-
-    train, test = split("train", config.per_class), split("test", config.test_per_class)
-    names = tuple(f"{category}{n}" for category in CATEGORIES for n in range(1, 6))
+def traits(config: Config) -> Traits:
     # ImageNet's constants and a border of an eighth of the side: not stated in BrainCL.
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    traits = Traits(mean, std, flip=True, crop_padding=config.size // 8)
-    return Dataset("core50", train, test, names, traits)
+    return Traits(mean, std, flip=True, crop_padding=config.size // 8)
+
+
+def official(config: Config) -> Official:
+    return Official(
+        licence="CC BY 4.0",
+        size="4.2 GB (zip), 164,866 images; prepared 25 GB at 224 pixels",
+        train=config.per_class,  # some sessions of some objects have fewer than 300 frames
+        test=config.test_per_class,
+        md5=MD5,
+    )
+
+
+def places(root: Path) -> tuple[Path, ...]:
+    return root / "core50", root
+
+
+def missing(folder: Path, config: Config) -> list[str]:
+    del config
+    if (folder / _FOLDER).is_dir() or all((folder / name).is_file() for name in (_ARRAY, _PATHS)):
+        return []
+    return [f"{_FOLDER} (or {_ARRAY} and {_PATHS})"]
+
+
+def scan(folder: Path, config: Config) -> Contents:
+    """The frames, of the folder of files if it is there, else of the array.
+
+    Raises:
+        DataError: if an object has no frame in a session, or there are others.
+    """
+    in_files = (folder / _FOLDER).is_dir()
+    frames = _files(folder / _FOLDER) if in_files else _rows(folder)
+
+    def split(part: str, count: int | None) -> SplitSource:
+        mine = [f for f in frames if (f.session in config.test_sessions) == (part == "test")]
+        chosen = spread(mine, count, where=f"{folder}, {part}")
+        shape = Shape(config.size, "exact")
+        return _decoded(folder, chosen, shape) if in_files else _unpacked(folder, chosen, shape)
+
+    names = tuple(f"{category}{n}" for category in CATEGORIES for n in range(1, 6))
+    watched = (folder / _FOLDER,) if in_files else ()
+    train, test = split("train", config.per_class), split("test", config.test_per_class)
+    return Contents(train, test, names, watched)
 
 
 def spread(frames: Sequence[Frame], count: int | None, *, where: str) -> list[Frame]:
@@ -119,12 +151,6 @@ def spread(frames: Sequence[Frame], count: int | None, *, where: str) -> list[Fr
     if not 1 <= count <= fewest:
         raise DataError(f"{where}: {count} images a class were asked for; there are 1 to {fewest}")
     return sorted(own[i * len(own) // count] for own in of_object.values() for i in range(count))
-
-
-def _missing(folder: Path) -> list[str]:
-    if (folder / _FOLDER).is_dir() or all((folder / name).is_file() for name in (_ARRAY, _PATHS)):
-        return []
-    return [f"{_FOLDER} (or {_ARRAY} and {_PATHS})"]
 
 
 def _frames(paths: Sequence[str], *, where: Path) -> list[Frame]:
@@ -165,47 +191,29 @@ def _rows(folder: Path) -> list[Frame]:
     return frames
 
 
-def _decoded(folder: Path, frames: Sequence[Frame], size: int, *, name: str, root: Path) -> Split:
+def _decoded(folder: Path, frames: Sequence[Frame], shape: Shape) -> SplitSource:
     """Frames of the folder of PNG files."""
-    pictures = [Picture(frame.path, frame.instance - 1) for frame in frames]
-    return decoded_split(folder / _FOLDER, pictures, Shape(size, "exact"), name=name, root=root)
+    pictures = [Picture(f.path, f.instance - 1, session=f.session) for f in frames]
+    return SplitSource.of_pictures(folder / _FOLDER, pictures, shape)
 
 
-def _unpacked(folder: Path, frames: Sequence[Frame], size: int, *, name: str, root: Path) -> Split:
+def _unpacked(folder: Path, frames: Sequence[Frame], shape: Shape) -> SplitSource:
     """Frames of the array of images: as if they had been decoded from files."""
-    path, rows = folder / _ARRAY, np.array([frame.row for frame in frames])
-    made_from = json.dumps([size, path.stat().st_size, rows.tolist()])
-    digest = hashlib.sha256(made_from.encode()).hexdigest()[:16]
-    target = root / "prepared" / f"{name}-{digest}.npy"
-    try:
-        if not target.is_file():
-            with locked(target):
-                if not target.is_file():  # another process may have made it meanwhile
-                    _write(target, path, rows, size)
-        images = np.load(target, mmap_mode="c", allow_pickle=False)  # as in decode
-    except DataError:
-        raise
-    except (OSError, ValueError) as error:
-        raise DataError(f"{target}: cannot be written, or is to be deleted ({error})") from error
+    path = folder / _ARRAY
+    rows = np.array([frame.row for frame in frames])
+    sides = (3, shape.size, shape.size)
+    images = Stored((path, folder / _PATHS), sides, len(rows), partial(_read, path, rows, shape))
     labels = torch.tensor([frame.instance - 1 for frame in frames])
-    return Split(torch.from_numpy(images), labels)
+    return SplitSource(images, labels, session=torch.tensor([frame.session for frame in frames]))
 
 
-def _write(target: Path, path: Path, rows: NDArray[np.int64], size: int) -> None:
-    """Resize rows of an array to a file (N, 3, S, S) in their order, which need not ascend."""
-    part = target.with_name(f"{target.name}.part")
-    order = rows.argsort()
-    places = iter(order.tolist())
-    try:
-        images = np.lib.format.open_memmap(
-            part, mode="w+", dtype=np.uint8, shape=(len(rows), 3, size, size)
-        )
-        for block in stored_rows(path, "x", rows[order]):
-            for image in block:
-                whole = Image.fromarray(image)
-                square = whole.resize((size, size), Image.Resampling.BILINEAR)
-                images[next(places)] = np.asarray(square).transpose(2, 0, 1)
-        images.flush()
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+def _read(path: Path, rows: NDArray[np.int64], shape: Shape) -> Iterator[Rows]:
+    """Rows of the array, resized, in the order in which they are stored."""
+    order, start = rows.argsort(), 0
+    for block in stored_rows(path, "x", rows[order]):
+        images = [
+            np.asarray(resized(Image.fromarray(image), shape)).transpose(2, 0, 1) for image in block
+        ]
+        if images:
+            yield order[start : start + len(images)], np.stack(images)
+        start += len(images)

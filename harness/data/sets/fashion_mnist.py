@@ -17,14 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.base import (
-    DataError,
-    Dataset,
-    Split,
-    Traits,
-    first_of_each_class,
-    first_whole,
-)
+from harness.data.base import DataError, Split, Traits, first_of_each_class
+from harness.data.official import Official
+from harness.data.source import Contents, SplitSource, Stored
 
 SOURCE = (
     "Debian's package dataset-fashion-mnist, or `data prepare fashion_mnist --download`, "
@@ -45,6 +40,14 @@ CLASS_NAMES = (
 )
 # Of the 60,000 training images, whatever `per_class` keeps of them.
 TRAITS = Traits(mean=(0.2860,), std=(0.3530,), crop_padding=4)
+
+MD5 = {
+    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+"""As in torchvision/datasets/mnist.py."""
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 _SPLITS = {"train": "train", "test": "t10k"}  # our name: the prefix of its files
@@ -67,11 +70,37 @@ def image_shape(config: Config) -> tuple[int, int, int]:
     return 1, 28, 28
 
 
-def load(config: Config, root: Path) -> Dataset:
-    folder = _folder(root)
-    train = first_of_each_class(_read_split(folder, "train"), config.per_class)
-    test = first_of_each_class(_read_split(folder, "test"), config.test_per_class)
-    return Dataset("fashion_mnist", train, test, CLASS_NAMES, TRAITS)
+def traits(config: Config) -> Traits:
+    del config
+    return TRAITS
+
+
+def official(config: Config) -> Official:
+    return Official(
+        licence="MIT",
+        size="30 MB; prepared 55 MB",
+        train=config.per_class or 6000,
+        test=config.test_per_class or 1000,
+        md5=MD5,
+    )
+
+
+def places(root: Path) -> tuple[Path, ...]:
+    return root / "fashion_mnist", root / "FashionMNIST" / "raw", DEBIAN
+
+
+def missing(folder: Path, config: Config) -> list[str]:
+    del config
+    names = (_file_name(split, kind) for split in _SPLITS for kind in ("images", "labels"))
+    return [name for name in names if not _variants(folder, name)]
+
+
+def scan(folder: Path, config: Config) -> Contents:
+    train, test = (
+        _split(folder, split, count)
+        for split, count in (("train", config.per_class), ("test", config.test_per_class))
+    )
+    return Contents(train, test, CLASS_NAMES)
 
 
 def download(root: Path) -> None:
@@ -79,17 +108,6 @@ def download(root: Path) -> None:
     from torchvision.datasets import FashionMNIST
 
     FashionMNIST(str(root), download=True)
-
-
-def _folder(root: Path) -> Path:
-    """The first folder that holds all four files."""
-    places = (root / "fashion_mnist", root / "FashionMNIST" / "raw", DEBIAN)
-    return first_whole("fashion_mnist", places, missing=_missing, source=SOURCE)
-
-
-def _missing(folder: Path) -> list[str]:
-    names = (_file_name(split, kind) for split in _SPLITS for kind in ("images", "labels"))
-    return [name for name in names if not _variants(folder, name)]
 
 
 def _variants(folder: Path, name: str) -> list[Path]:
@@ -100,7 +118,7 @@ def _file_name(split: str, kind: str) -> str:
     return f"{_SPLITS[split]}-{kind}-idx{3 if kind == 'images' else 1}-ubyte"
 
 
-def _read_split(folder: Path, split: str) -> Split:
+def _split(folder: Path, split: str, count: int | None) -> SplitSource:
     images_path, labels_path = (
         _variants(folder, _file_name(split, kind))[0] for kind in ("images", "labels")
     )
@@ -111,7 +129,8 @@ def _read_split(folder: Path, split: str) -> Split:
         raise DataError(f"{labels_path}: {len(labels)} labels for {len(images)} images")
     if len(labels) and int(labels.max()) >= len(CLASS_NAMES):
         raise DataError(f"{labels_path}: label {int(labels.max())}, but classes run from 0 to 9")
-    return Split(images.unsqueeze(1), labels.long())
+    chosen = first_of_each_class(Split(images.unsqueeze(1), labels.long()), count)
+    return SplitSource(Stored.of((images_path, labels_path), chosen.x), chosen.y)
 
 
 def read_idx(path: Path, *, rank: int) -> Tensor:

@@ -16,8 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
-from harness.data.base import DataError, Dataset, Split, Traits, first_whole
-from harness.data.decode import Picture, Shape, decoded_split, first_pictures, picture_names
+from harness.data.base import DataError, Traits
+from harness.data.decoder import Shape
+from harness.data.official import Official
+from harness.data.source import Contents, Picture, SplitSource, first_pictures, picture_names
 
 SOURCE = (
     "ILSVRC 2012 of https://image-net.org (registration needed), or any 100 of its classes, as "
@@ -27,6 +29,12 @@ SOURCE = (
 DEFAULT_SEED: Final = 42  # of CLIMB's released code; for `data prepare`, which has no trial
 # ImageNet's usual constants, as in CLIMB's src/transforms.py.
 TRAITS = Traits(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), flip=True)
+
+MD5: Final = {
+    "ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",
+    "ILSVRC2012_img_val.tar": "29b22e2961454d5413ddabcf34fc5622",
+}
+"""Of the official archives (torchvision/datasets/imagenet.py)."""
 
 _LISTS: Final = Path(__file__).parents[1] / "class_lists"
 _SORT: Final = (
@@ -45,6 +53,7 @@ class Config:
     resize: Literal["exact", "center_crop"] = "exact"
     per_class: int | None = None  # the first training images of each class; None: all
     test_per_class: int | None = None  # likewise of the test images
+    skip_corrupt: bool = False  # leave out pictures that cannot be decoded
 
     def __post_init__(self) -> None:
         if min(self.classes, self.size) < 1:
@@ -69,16 +78,47 @@ def seeded(config: Config, seed: int) -> Config:
     return replace(config, list_seed=seed) if drawn_by_trial else config
 
 
-def load(config: Config, root: Path) -> Dataset:
-    places = (root / "imagenet", root / "imagenet100")
-    folder = first_whole("imagenet100", places, missing=_missing, source=SOURCE)
-    for part in ("train", "val"):  # before hours of decoding
-        if not _classes(folder / part):  # as in ILSVRC's archive of the validation images
-            raise DataError(f"{folder / part}: holds no folders of classes; {_SORT}")
+def traits(config: Config) -> Traits:
+    del config
+    return TRAITS
+
+
+def official(config: Config) -> Official:
+    published = _counts() if config.class_list == "pycil" else None
+    return Official(
+        licence="for research and teaching, not commercial (image-net.org)",
+        size="156 GB (ILSVRC 2012, 1,000 classes); prepared 20 GB at 224 pixels",
+        train=published if config.per_class is None else config.per_class,
+        test=50 if config.test_per_class is None else config.test_per_class,
+        md5=MD5,
+    )
+
+
+def places(root: Path) -> tuple[Path, ...]:
+    return root / "imagenet", root / "imagenet100"
+
+
+def missing(folder: Path, config: Config) -> list[str]:
+    del config
+    return [name for name in ("train", "val") if not (folder / name).is_dir()]
+
+
+def scan(folder: Path, config: Config) -> Contents:
+    """The chosen classes.
+
+    Raises:
+        DataError: if one is not there, or the images of val are not in folders of classes.
+    """
+    parts = folder / "train", folder / "val"
+    for part in parts:
+        if not class_folders(part):  # as in ILSVRC's archive of the validation images
+            raise DataError(f"{part}: holds no folders of classes; {_SORT}")
     names = _chosen(config, folder / "train")
-    train = _split(folder / "train", names, config, root)
-    test = _split(folder / "val", names, config, root)
-    return Dataset("imagenet100", train, test, names, TRAITS)
+    counts = config.per_class, config.test_per_class
+    train, test = (
+        _split(part, names, count, config) for part, count in zip(parts, counts, strict=True)
+    )
+    return Contents(train, test, names, watched=parts)
 
 
 def drawn(names: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
@@ -108,20 +148,17 @@ def _listed(config: Config) -> tuple[str, ...] | None:
     return None if config.class_list == "sampled" else published(config.class_list)
 
 
-def _missing(folder: Path) -> list[str]:
-    return [name for name in ("train", "val") if not (folder / name).is_dir()]
-
-
-def _classes(folder: Path) -> list[str]:
+def class_folders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted; hidden ones are passed over."""
     folders = (entry for entry in folder.iterdir() if entry.is_dir())
-    return sorted(folder.name for folder in folders if not folder.name.startswith("."))
+    return sorted(entry.name for entry in folders if not entry.name.startswith("."))
 
 
 def _chosen(config: Config, train: Path) -> tuple[str, ...]:
     listed = _listed(config)
     if listed is not None:
         return listed
-    names = _classes(train)
+    names = class_folders(train)
     if len(names) < config.classes:
         raise DataError(
             f"{train}: {len(names)} folders of classes, but {config.classes} are to be drawn"
@@ -130,18 +167,17 @@ def _chosen(config: Config, train: Path) -> tuple[str, ...]:
     return drawn(names, config.classes, seed)
 
 
-def _split(folder: Path, names: tuple[str, ...], config: Config, root: Path) -> Split:
-    is_train = folder.name == "train"
+def _split(folder: Path, names: tuple[str, ...], count: int | None, config: Config) -> SplitSource:
     pictures = [
         Picture(f"{name}/{file}", label)
         for label, name in enumerate(names)
         for file in picture_names(folder / name, absent=_SORT)
     ]
-    count = config.per_class if is_train else config.test_per_class
-    return decoded_split(
-        folder,
-        first_pictures(pictures, count, where=folder),
-        Shape(config.size, config.resize),
-        name=f"imagenet100-{folder.name}",
-        root=root,
-    )
+    chosen = first_pictures(pictures, count, where=folder)
+    return SplitSource.of_pictures(folder, chosen, Shape(config.size, config.resize))
+
+
+@cache
+def _counts() -> tuple[int, ...]:
+    """Training images of each class of "pycil" (imagenet-sub/train.txt, counted)."""
+    return tuple(map(int, (_LISTS / "imagenet100_pycil_counts.txt").read_text().split()))

@@ -9,9 +9,9 @@ there. Images to validate on are left out; gray images become three equal channe
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import astuple, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.data.base import DataError, Dataset, Split, Traits, first_whole
-from harness.data.cache import Arrays, cached_arrays
+from harness.data.base import DataError, Traits
 from harness.data.npz import opened, stored_rows, stored_shape
+from harness.data.official import Official
+from harness.data.source import Contents, Rows, SplitSource, Stored
 
 SOURCE = (
     "the seven files pathmnist_224.npz, dermamnist_224.npz, octmnist_224.npz, "
@@ -55,6 +56,73 @@ CLASSES: Final[dict[str, tuple[str, ...]]] = {
 }
 """The classes of each set in the order of its labels; from medmnist/info.py, shortened."""
 
+MD5: Final[dict[str, dict[int, str]]] = {
+    "pathmnist": {
+        28: "a8b06965200029087d5bd730944a56c1",
+        64: "55aa9c1e0525abe5a6b9d8343a507616",
+        128: "ac42d08fb904d92c244187169d1fd1d9",
+        224: "2c51a510bcdc9cf8ddb2af93af1eadec",
+    },
+    "dermamnist": {
+        28: "0744692d530f8e62ec473284d019b0c7",
+        64: "b70a2f5635c6199aeaa28c31d7202e1f",
+        128: "2defd784463fa5243564e855ed717de1",
+        224: "8974907d8e169bef5f5b96bc506ae45d",
+    },
+    "octmnist": {
+        28: "c68d92d5b585d8d81f7112f81e2d0842",
+        64: "e229e9440236b774d9f0dfef9d07bdaf",
+        128: "0a97e76651ace45c5d943ee3f65b63ae",
+        224: "abc493b6d529d5de7569faaef2773ba3",
+    },
+    "pneumoniamnist": {
+        28: "28209eda62fecd6e6a2d98b1501bb15f",
+        64: "8f4eceb4ccffa70c672198ea285246c6",
+        128: "05b46931834c231683c68f40c47b2971",
+        224: "d6a3c71de1b945ea11211b03746c1fe1",
+    },
+    "breastmnist": {
+        28: "750601b1f35ba3300ea97c75c52ff8f6",
+        64: "742edef2a1fd1524b2efff4bd7ba9364",
+        128: "363e4b3f8d712e9b5de15470a2aaadf1",
+        224: "b56378a6eefa9fed602bb16d192d4c8b",
+    },
+    "bloodmnist": {
+        28: "7053d0359d879ad8a5505303e11de1dc",
+        64: "2b94928a2ae4916078ca51e05b6b800b",
+        128: "adace1e0ed228fccda1f39692059dd4c",
+        224: "b718ff6835fcbdb22ba9eacccd7b2601",
+    },
+    "tissuemnist": {
+        28: "ebe78ee8b05294063de985d821c1c34b",
+        64: "123ece2eba09d0aa5d698fda57103344",
+        128: "61b955355d7425a89687b06cca3ce0c2",
+        224: "b077128c4a949f0a4eb01517f9037b9c",
+    },
+}
+"""Of the file of each size (medmnist/info.py, version 3.0.2)."""
+
+AT_MOST_1000: Final = (
+    *(1000,) * 9,
+    *(228, 359, 769, 80, 779, 1000, 99),
+    *(1000,) * 4,
+    *(1000,) * 2,
+    *(147, 399),
+    *(852, 1000, 1000, 1000, 849, 993, 1000, 1000),
+    *(1000,) * 8,
+)
+"""Training images of each class, those of a class with more counted as 1,000: 34,554 in all."""
+
+TEST_AT_MOST_50: Final = (
+    *(50,) * 9,
+    *(50, 50, 50, 23, 50, 50, 29),
+    *(50,) * 4,
+    *(50,) * 2,
+    *(42, 50),
+    *(50,) * 16,
+)
+"""Test images of each class, those of a class with more counted as 50: 1,944 in all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -77,28 +145,52 @@ def image_shape(config: Config) -> tuple[int, int, int]:
     return 3, config.size, config.size
 
 
-def load(config: Config, root: Path) -> Dataset:
-    def missing(folder: Path) -> list[str]:
-        files = (_path(folder, flag, config) for flag in CLASSES)
-        return [path.name for path in files if not path.is_file()]
-
-    places = (root / "medmnist", root / "medmnist40")
-    folder = first_whole("medmnist40", places, missing=missing, source=SOURCE)
-    kept = root / "prepared" / f"medmnist40-{_digest(folder, config)}.npz"
-    arrays = cached_arrays(kept, lambda: _made(folder, config))
-    train, test = (
-        Split(torch.from_numpy(arrays[part]), torch.from_numpy(arrays[f"{part}_labels"]).long())
-        for part in ("train", "test")
-    )
-    names = tuple(f"{flag}: {name}" for flag, classes in CLASSES.items() for name in classes)
+def traits(config: Config) -> Traits:
     # ImageNet's constants and a border of an eighth of the side: not stated in BrainCL.
-    traits = Traits(
+    return Traits(
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
         flip=True,
         crop_padding=config.size // 8,
     )
-    return Dataset("medmnist40", train, test, names, traits)
+
+
+def official(config: Config) -> Official:
+    return Official(
+        licence="CC BY 4.0; dermamnist CC BY-NC 4.0",
+        size="some 20 GB at 224 pixels (seven npz files); prepared 5.5 GB",
+        train=_fewer(AT_MOST_1000, config.per_class),
+        test=_fewer(TEST_AT_MOST_50, config.test_per_class),
+        md5={_path(Path(), flag, config).name: sums[config.size] for flag, sums in MD5.items()},
+    )
+
+
+def _fewer(counts: Sequence[int], most: int) -> tuple[int, ...] | None:
+    """The counts, at most so many; None if more are asked for than were counted."""
+    return tuple(min(count, most) for count in counts) if most <= max(counts) else None
+
+
+def places(root: Path) -> tuple[Path, ...]:
+    return root / "medmnist", root / "medmnist40"
+
+
+def missing(folder: Path, config: Config) -> list[str]:
+    files = (_path(folder, flag, config) for flag in CLASSES)
+    return [path.name for path in files if not path.is_file()]
+
+
+def scan(folder: Path, config: Config) -> Contents:
+    """The images kept, set after set, in the order of their rows.
+
+    Raises:
+        DataError: if a file is damaged, or has other classes or images of another size.
+    """
+    names = tuple(f"{flag}: {name}" for flag, classes in CLASSES.items() for name in classes)
+    train, test = (
+        _capped(folder, part, cap, config)
+        for part, cap in (("train", config.per_class), ("test", config.test_per_class))
+    )
+    return Contents(train, test, names)
 
 
 def kept_rows(labels: NDArray[np.int64], *, classes: int, cap: int, seed: int) -> NDArray[np.int64]:
@@ -120,20 +212,8 @@ def _path(folder: Path, flag: str, config: Config) -> Path:
     return folder / f"{flag}{suffix}.npz"
 
 
-def _digest(folder: Path, config: Config) -> str:
-    """16 hex digits for the settings and the sizes of the files."""
-    sizes = {flag: _path(folder, flag, config).stat().st_size for flag in CLASSES}
-    made_from = json.dumps([astuple(config), sizes])
-    return hashlib.sha256(made_from.encode()).hexdigest()[:16]
-
-
-def _made(folder: Path, config: Config) -> Arrays:
-    train = _capped(folder, "train", config.per_class, config)
-    return train | _capped(folder, "test", config.test_per_class, config)
-
-
-def _capped(folder: Path, part: str, cap: int, config: Config) -> Arrays:
-    """The kept images of one split (N, 3, S, S), set after set, and their labels (N,)."""
+def _capped(folder: Path, part: str, cap: int, config: Config) -> SplitSource:
+    """The kept images of one split."""
     kept: list[tuple[Path, NDArray[np.int64]]] = []
     numbers: list[NDArray[np.int64]] = []
     offset = 0
@@ -145,16 +225,21 @@ def _capped(folder: Path, part: str, cap: int, config: Config) -> Arrays:
         kept.append((path, rows))
         numbers.append(offset + labels[rows])
         offset += len(classes)
-    y = np.concatenate(numbers).astype(np.uint8)
-    x = np.empty((len(y), *image_shape(config)), np.uint8)
+    y = np.concatenate(numbers)
+    files = [path for path, _ in kept]
+    read = partial(_read, kept, f"{part}_images")
+    return SplitSource(Stored(files, image_shape(config), len(y), read), torch.from_numpy(y))
+
+
+def _read(kept: Sequence[tuple[Path, NDArray[np.int64]]], member: str) -> Iterator[Rows]:
+    """The kept images, a block at a time; gray ones in three channels."""
     start = 0
     for path, rows in kept:
-        for block in stored_rows(path, f"{part}_images", rows):
+        for block in stored_rows(path, member, rows):
             is_gray = block.ndim == 3
-            stop = start + len(block)
-            x[start:stop] = block[:, None] if is_gray else block.transpose(0, 3, 1, 2)
-            start = stop
-    return {part: x, f"{part}_labels": y}
+            images = block[:, None].repeat(3, 1) if is_gray else block.transpose(0, 3, 1, 2)
+            yield np.arange(start, start + len(block)), images
+            start += len(block)
 
 
 def _labels(path: Path, member: str, classes: int) -> NDArray[np.int64]:

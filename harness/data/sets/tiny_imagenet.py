@@ -3,9 +3,10 @@
 Le and Yang, 2015, "Tiny ImageNet visual recognition challenge"; the official folder
 `tiny-imagenet-200`. A class's label is the number of its line in `wnids.txt`, unless the labels
 are asked for in sorted order, which makes other tasks. Test images are those of `val`, since those
-of `test` have no labels; `val` may also have been sorted into folders of classes. Mean, standard
-deviation and crop are those of EDD (arXiv:2511.09871) and of Mammoth (datasets/
-seq_tinyimagenet.py).
+of `test` have no labels; `val` may also have been sorted into folders of classes. Instead of these
+files there may be the arrays that Mammoth fetches (`harness.data.tiny_imagenet_shards`). Mean,
+standard deviation and crop are those of EDD (arXiv:2511.09871) and of Mammoth
+(datasets/seq_tinyimagenet.py).
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from harness.data.base import DataError, Dataset, Split, Traits, first_whole
-from harness.data.decode import Picture, Shape, decoded_split, first_pictures, picture_names
+from harness.data import tiny_imagenet_shards
+from harness.data.base import DataError, Traits
+from harness.data.decoder import Shape
+from harness.data.official import Official
+from harness.data.source import Contents, Picture, SplitSource, first_pictures, picture_names
 
 SOURCE = (
     "fetch http://cs231n.stanford.edu/tiny-imagenet-200.zip by hand and unpack it as "
-    "ROOT/tiny-imagenet-200"
+    "ROOT/tiny-imagenet-200, or copy Mammoth's arrays to ROOT/tiny_imagenet/processed"
 )
 
 SIDE: Final = 64  # of an image, in pixels
@@ -30,6 +34,7 @@ TRAITS = Traits(
 )
 
 _WNIDS: Final = "wnids.txt"
+_ANNOTATIONS: Final = "val_annotations.txt"
 _UNPACK: Final = "unpack the archive again"
 _WNID: Final = re.compile(r"n\d{8}")
 
@@ -40,6 +45,7 @@ class Config:
     classes: int = 200  # that wnids.txt must hold
     per_class: int | None = None  # the first training images of each class; None: all 500
     test_per_class: int | None = None  # likewise of the 50 test images
+    skip_corrupt: bool = False  # leave out pictures that cannot be decoded
 
     def __post_init__(self) -> None:
         if self.classes < 1:
@@ -55,18 +61,54 @@ def image_shape(config: Config) -> tuple[int, int, int]:
     return 3, SIDE, SIDE
 
 
-def load(config: Config, root: Path) -> Dataset:
-    places = (root / "tiny_imagenet" / "tiny-imagenet-200", root / "tiny-imagenet-200")
-    folder = first_whole("tiny_imagenet", places, missing=_missing, source=SOURCE)
-    wnids = _wnids(folder / _WNIDS, config)
-    train = _split(folder / "train", wnids, config.per_class, root)
-    test = _split(folder / "val", wnids, config.test_per_class, root)
-    return Dataset("tiny_imagenet", train, test, _class_names(folder, wnids), TRAITS)
+def traits(config: Config) -> Traits:
+    del config
+    return TRAITS
 
 
-def _missing(folder: Path) -> list[str]:
+def official(config: Config) -> Official:
+    return Official(
+        licence="none stated; images of ImageNet, for research",
+        size="248 MB; prepared 1.4 GB",
+        train=config.per_class or 500,
+        test=config.test_per_class or 50,
+        md5={"tiny-imagenet-200.zip": "90528d7ca1a48142e341f4ef8d21d0de"},  # Avalanche
+    )
+
+
+def places(root: Path) -> tuple[Path, ...]:
+    here = root / "tiny_imagenet"
+    return here / "tiny-imagenet-200", root / "tiny-imagenet-200", here, root / "TINYIMG"
+
+
+def missing(folder: Path, config: Config) -> list[str]:
+    del config
+    if tiny_imagenet_shards.found(folder):
+        return []
     lacking = [] if (folder / _WNIDS).is_file() else [_WNIDS]
     return lacking + [name for name in ("train", "val") if not (folder / name).is_dir()]
+
+
+def scan(folder: Path, config: Config) -> Contents:
+    """The folders of pictures, or the shards of arrays if those are there.
+
+    Raises:
+        DataError: if something is not as published.
+    """
+    named = folder / _WNIDS
+    if tiny_imagenet_shards.found(folder):
+        if config.order == "sorted":
+            raise DataError(f"{folder}: order: the labels of the shards have no names to sort")
+        train, test = (
+            tiny_imagenet_shards.split(folder, part, config.classes, count)
+            for part, count in (("train", config.per_class), ("val", config.test_per_class))
+        )
+        return Contents(train, test, tuple(f"class {label}" for label in range(config.classes)))
+    wnids = _wnids(named, config)
+    train = _split(folder / "train", wnids, config.per_class)
+    test = _split(folder / "val", wnids, config.test_per_class)
+    watched = (named, folder / "train", folder / "val", folder / "val" / _ANNOTATIONS)
+    return Contents(train, test, _class_names(folder, wnids), watched)
 
 
 def _wnids(path: Path, config: Config) -> list[str]:
@@ -92,12 +134,11 @@ def _class_names(folder: Path, wnids: list[str]) -> tuple[str, ...]:
     return tuple(names.get(wnid, wnid) for wnid in wnids)
 
 
-def _split(folder: Path, wnids: list[str], count: int | None, root: Path) -> Split:
+def _split(folder: Path, wnids: list[str], count: int | None) -> SplitSource:
     sorted_out = folder.name == "train" or any((folder / wnid).is_dir() for wnid in wnids)
     found = _in_folders(folder, wnids) if sorted_out else _annotated(folder, wnids)
     pictures = first_pictures(list(found), count, where=folder)
-    name = f"tiny_imagenet-{folder.name}"
-    return decoded_split(folder, pictures, Shape(SIDE, "none"), name=name, root=root)
+    return SplitSource.of_pictures(folder, pictures, Shape(SIDE, "none"))
 
 
 def _in_folders(folder: Path, wnids: list[str]) -> Iterator[Picture]:
@@ -110,7 +151,7 @@ def _in_folders(folder: Path, wnids: list[str]) -> Iterator[Picture]:
 
 def _annotated(folder: Path, wnids: list[str]) -> Iterator[Picture]:
     """The pictures in `images`, whose classes are those that val_annotations.txt gives them."""
-    path = folder / "val_annotations.txt"
+    path = folder / _ANNOTATIONS
     labels = {wnid: label for label, wnid in enumerate(wnids)}
     present = set(picture_names(folder / "images", absent=_UNPACK))
     named: dict[str, str] = {}
