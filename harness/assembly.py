@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from harness.data.augment import Normalizer
 from harness.data.base import Dataset
 from harness.data.entries import dataset_entry
 from harness.data.imbalance import long_tailed
+from harness.data.residency import placed
 from harness.data.scenarios import Scenario, Task, class_order, split_classes, split_domains
 from harness.data.shelf import load
 from harness.data.shuffled import ShuffledBatches, part
@@ -92,8 +92,10 @@ def dataset_key(spec: TrialSpec) -> tuple[str, Any]:
     return name, module.seeded(config, spec.seed) if hasattr(module, "seeded") else config
 
 
-def build_scenario(spec: TrialSpec, data_root: Path, device: torch.device) -> Scenario:
-    """The trial's tasks, its images on the device.
+def build_scenario(
+    spec: TrialSpec, data_root: Path, device: torch.device, *, budget: int = 0
+) -> Scenario:
+    """The trial's tasks, its labels on the device, and its images too if they fit the budget.
 
     Raises:
         DataError: if the data set is not there or damaged, or has too few images.
@@ -110,21 +112,12 @@ def build_scenario(spec: TrialSpec, data_root: Path, device: torch.device) -> Sc
     if spec.distribution != "domains":
         cut = partial(split_classes, distribution=spec.distribution)
     return cut(
-        _to(dataset, device),
+        placed(dataset, device, budget),
         num_tasks=spec.num_tasks,
         order=order,
         validation=spec.protocol["validation"],
         seed=spec.seed,
     )
-
-
-def _to(dataset: Dataset, device: torch.device) -> Dataset:
-    if device.type == "cpu":
-        return dataset
-    train, test = (
-        replace(s, x=s.x.to(device), y=s.y.to(device)) for s in (dataset.train, dataset.test)
-    )
-    return replace(dataset, train=train, test=test)
 
 
 def build_method(

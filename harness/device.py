@@ -9,12 +9,19 @@ import resource
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Final
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from harness.errors import UserError
 from harness.spec import Resources
+
+MOST_IMAGES: Final = 4_000_000_000
+"""Bytes of images that are moved to a GPU in half a second or so; more would delay the start."""
+
+IMAGE_SHARE: Final = 0.25
+"""Of a trial's part of a GPU; the rest is for weights, activations and memories."""
 
 
 def device_for(resources: Resources) -> torch.device:
@@ -31,6 +38,16 @@ def device_for(resources: Resources) -> torch.device:
             "--set 'resources={cpu: 1, gpu: 0}' runs on the CPU"
         )
     return torch.device("cuda")
+
+
+def image_budget(device: torch.device, resources: Resources) -> int:
+    """Bytes of a GPU's memory that a trial's images may take."""
+    if device.type != "cuda":
+        return 0
+    if resources.images_gb is not None:
+        return int(resources.images_gb * 1e9)
+    total = torch.cuda.get_device_properties(device).total_memory
+    return min(MOST_IMAGES, int(total * min(resources.gpu, 1.0) * IMAGE_SHARE))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.data.base import Split
+from harness.data.residency import in_turn
 from harness.data.scenarios import Scenario
 from harness.seeds import generator
 from methods.base import Method
@@ -109,13 +110,13 @@ class Checkpoint:
 
     def batches(self, part: Part) -> Iterator[Tensor]:
         """The images of one part in the same order, uint8 (B, C, H, W) a batch."""
-        data = self._data(part).x
-        for rows in self.rows(part).split(EVAL_BATCH):
-            yield data[rows]
+        rows = self._rows(part)
+        stops = range(EVAL_BATCH, len(rows), EVAL_BATCH)
+        yield from (x for _, x in in_turn(self._data(part), rows, stops))
 
     def images(self, part: Part, places: Tensor) -> Tensor:
         """Some of them, uint8 (len(places), C, H, W), by their places in that order."""
-        return self._data(part).x[self.rows(part)[places]]
+        return self._data(part).images(self.rows(part)[places])
 
     @cached_property
     def logits(self) -> Tensor:
@@ -147,8 +148,10 @@ class Checkpoint:
 
     def rows(self, part: Part) -> Tensor:
         """Row numbers of one part's images in the data set, ordered by task; int64 (N,)."""
-        rows = torch.cat([getattr(task, part) for task in self.scenario.tasks])
-        return rows.to(self._data(part).x.device)
+        return self._rows(part).to(self._data(part).y.device)
+
+    def _rows(self, part: Part) -> Tensor:
+        return torch.cat([getattr(task, part) for task in self.scenario.tasks])
 
 
 class Evaluator(abc.ABC):

@@ -117,14 +117,21 @@ class TrialSpec:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one trial reserves: `cpu` cores, which is also its number of threads, and `gpu`s."""
+    """What one trial reserves: `cpu` cores, which is also its number of threads, and `gpu`s.
+
+    `images_gb` is how much of a GPU's memory images may take; None: see `harness.device`. Those of
+    a larger data set are read from the CPU's memory, which changes no number.
+    """
 
     cpu: float = 1.0
     gpu: float = 0.0
+    images_gb: float | None = None
 
     def __post_init__(self) -> None:
         if self.cpu <= 0 or self.gpu < 0:
             raise ValueError(f"resources: cpu must be above 0 and gpu not below, got {self}")
+        if self.images_gb is not None and self.images_gb < 0:
+            raise ValueError(f"resources: images_gb must not be below 0, got {self.images_gb}")
 
     @property
     def threads(self) -> int:

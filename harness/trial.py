@@ -22,7 +22,7 @@ from harness.checkpoint import CheckpointFolder
 from harness.config import settings
 from harness.data.scenarios import Task
 from harness.data.stream import RevealedTask, Tally, TaskBatches
-from harness.device import peak_memory_bytes, reset_peak_memory, synchronize
+from harness.device import image_budget, peak_memory_bytes, reset_peak_memory, synchronize
 from harness.errors import UserError
 from harness.measure import Checkpoint, Cost, Evaluator, Measurement
 from harness.records import write_details, write_records
@@ -77,7 +77,8 @@ class TrialRun:
         self.device = device
         self.settings = settings(ProtocolSettings, trial.spec.protocol, where="protocol")
         reset_peak_memory(device)
-        self.scenario = build_scenario(trial.spec, data_root, device)
+        budget = image_budget(device, trial.resources)
+        self.scenario = build_scenario(trial.spec, data_root, device, budget=budget)
         self.random = Randomness(trial.spec.seed)
         self.method = build_method(trial.spec, self.settings, self.scenario, self.random, device)
         self.evaluators = build_evaluators(self.settings)

@@ -58,9 +58,9 @@ class Recall(Evaluator):
 
 def _measured(part: Recalled, checkpoint: Checkpoint) -> Iterator[Measurement]:
     train, n = checkpoint.scenario.dataset.train, len(part.rows)
-    rows = part.rows.to(train.x.device)
+    rows = part.rows.to(train.y.device)
     pixels = prod(part.x.shape[2:])
-    difference = (part.x.to(train.x.device).float() - train.x[rows].float()) / 255
+    difference = (part.x.to(train.y.device).float() - train.images(rows).float()) / 255
     error = difference.square().double().mean().item()
     yield Measurement(part.task, "bits_per_pixel", part.bits.mean().item() / pixels, n)
     yield Measurement(part.task, "recall_error", error, n)
@@ -82,13 +82,13 @@ def _shown(
     part: Recalled, count: int, checkpoint: Checkpoint
 ) -> dict[str, npt.NDArray[np.generic]]:
     train = checkpoint.scenario.dataset.train
-    rows, x = part.rows[:count].to(train.x.device), part.x[:count]
+    rows, x = part.rows[:count].to(train.y.device), part.x[:count]
     channels, height, width = x.shape[1:]
     numbers = {"task": part.task, "channels": channels, "height": height, "width": width}
     return {
         "image": as_numpy(rows),
         "label": as_numpy(train.y[rows]),
-        "original": as_numpy(train.x[rows].flatten(1)),
+        "original": as_numpy(train.images(rows).flatten(1)),
         "recalled": as_numpy(x.flatten(1)),
         "bits": as_numpy(part.bits[:count]),
         **{name: np.full(len(rows), number) for name, number in numbers.items()},

@@ -35,7 +35,7 @@ every_method = pytest.mark.parametrize("name", FAMILY)
 
 
 def run_of(trial, tmp_path):
-    return TrialRun(trial, tmp_path, tiny.CPU)
+    return TrialRun(trial, tmp_path, tiny.DEVICE)
 
 
 @every_method

@@ -259,8 +259,10 @@ def test_alignment_pulls_a_head_towards_fixed_targets(name):
     """CaSSLe's distillation by the objective's own loss, through the head that it trains."""
     method = run_with(name).method
     head = Alignment(method.ctx, method.objective, "ssl")
-    projections = [torch.randn(16, 16, generator=rng(seed)) for seed in (1, 2)]
-    targets = [torch.randn(16, 16, generator=rng(seed)).requires_grad_() for seed in (3, 4)]
+    drawn = [torch.randn(16, 16, generator=rng(seed)) for seed in (1, 2, 3, 4)]
+    first, second, *targets = (x.to(method.ctx.device) for x in drawn)
+    projections = [first, second]
+    targets = [target.requires_grad_() for target in targets]
     optimizer = torch.optim.Adam(head.parameters(), lr=1e-2)
     losses = []
     for _ in range(20):

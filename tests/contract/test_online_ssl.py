@@ -329,7 +329,8 @@ def test_iid_makes_as_many_steps_with_fresh_images_of_every_class():
 
 def test_iid_draws_every_image_once_before_any_comes_again():
     run = tiny_run("iid")
-    drawn = torch.cat([b.index for task in run.scenario.tasks for b in run._batches(task)])
+    batches = [b.index for task in run.scenario.tasks for b in run._batches(task)]
+    drawn = torch.cat(batches).cpu()
     rows = torch.cat([task.train for task in run.scenario.tasks])
     total = len(rows)
     assert len(drawn) > 2 * total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from methods.base import Batch, Batches, Losses, Method, Recalled, TaskView
 
 NUM_TASKS = 5
 CPU = torch.device("cpu")
+DEVICE = torch.device(os.environ.get("ENGRAM_TEST_DEVICE", "cpu"))
+"""`ENGRAM_TEST_DEVICE=cuda` runs the contract tests on a GPU."""
 DATA = Path(tempfile.gettempdir()) / "engram-tests"
 """Where evaluators find other data sets; digits need no folder."""
 UNREPEATABLE = {"train_seconds", "eval_seconds", "epoch_seconds", "peak_memory_bytes"}
@@ -88,7 +91,7 @@ def scaled(name: str) -> dict[str, Any]:
 
 def tiny_run(name: str, **changes: Any) -> TrialRun:
     """A trial that has not begun; its method is freshly built."""
-    return TrialRun(tiny_trial(name, **changes), DATA, CPU)
+    return TrialRun(tiny_trial(name, **changes), DATA, DEVICE)
 
 
 def finish(run: TrialRun, notify: Callable[[Progress], None] = lambda _: None) -> list[Row]:
