@@ -77,7 +77,6 @@ def prepare(root: Path, size: int, workers: int) -> None:
     from harness.data import shelf
     from harness.data.sets.imagenet100 import Config
 
-    shutil.rmtree(root / "prepared", ignore_errors=True)
     shelf.prepare("imagenet100", Config(classes=CLASSES, size=size), root, workers=workers)
 
 
@@ -102,6 +101,7 @@ def main() -> None:
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(chosen.rounds):
         for name, run in ways.items():
+            shutil.rmtree(root / "prepared", ignore_errors=True)
             start = time.perf_counter()
             run()
             rates[name].append(len(paths) / (time.perf_counter() - start))

@@ -125,7 +125,8 @@ def pixels(path: Path, shape: Shape) -> NDArray[np.uint8]:
         width, height = whole.size
         raise UnreadableError(f"an image of {width}x{height} pixels, not {shape.size}x{shape.size}")
     square = whole if shape.resize == "none" else resized(whole, shape)
-    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+    planes = b"".join(plane.tobytes() for plane in square.split())
+    return np.frombuffer(planes, np.uint8).reshape(3, shape.size, shape.size)
 
 
 def resized(image: Image.Image, shape: Shape) -> Image.Image:

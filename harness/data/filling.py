@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Event, Thread
 from typing import Final, TextIO
 
 import numpy as np
@@ -42,6 +43,9 @@ MOST_WORKERS: Final = 16
 
 ALONE: Final = 4
 """So few blocks are decoded faster by this process alone than others could start."""
+
+FLUSH_SECONDS: Final = 2.0
+"""Between two times that what has been written is brought to the disk."""
 
 LINE_SECONDS: Final = 10.0
 """Between two lines of progress where there is no terminal."""
@@ -103,7 +107,7 @@ def _decode(path: Path, images: Pictures, workers: int) -> Filled:
     ready = len(images) - sum(len(block.files) for block in todo)
     watched = _watched(len(images), ready, f"decoding {images.folder}")
     # Closed, so that no process writes to the file any more when this function has been left.
-    with _journal(path) as journal, watched as tell, closing(fresh):
+    with _journal(path) as journal, watched as tell, _flushed(path), closing(fresh):
         for one in fresh:
             done[one.number] = one
             _note(journal, one)
@@ -201,6 +205,25 @@ def _journal(path: Path) -> Generator[TextIO]:
     with path.with_suffix(JOURNAL).open("a", encoding="utf-8") as journal:
         journal.write("\n")  # the last line may have been cut short
         yield journal
+
+
+@contextmanager
+def _flushed(path: Path) -> Generator[None]:
+    """Bring a file to the disk while others write to it, so that little is left at the end."""
+    ended = Event()
+
+    def flush() -> None:
+        with path.open("rb") as file:
+            while not ended.wait(FLUSH_SECONDS):
+                os.fsync(file.fileno())
+
+    thread = Thread(target=flush)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _note(journal: TextIO, block: Decoded) -> None:

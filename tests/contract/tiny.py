@@ -19,7 +19,7 @@ from harness.checkpoint import CheckpointFolder
 from harness.config import CONFIGS, read_yaml
 from harness.data.stream import RevealedTask, Tally
 from harness.schema import Row
-from harness.spec import Component, Trial, TrialSpec
+from harness.spec import Component, Resources, Trial, TrialSpec
 from harness.trial import Progress, TrialRun
 from methods import registry
 from methods.base import Batch, Batches, Losses, Method, Recalled, TaskView
@@ -79,7 +79,7 @@ def tiny_trial(name: str, *, seed: int = 0, **changes: Any) -> Trial:
         seed=seed,
     )
     assert protocol.unsuitable(spec) is None
-    return Trial(spec, "tests", name, "digits", kind)
+    return Trial(spec, "tests", name, "digits", kind, Resources(gpu=DEVICE.type == "cuda"))
 
 
 def scaled(name: str) -> dict[str, Any]:
