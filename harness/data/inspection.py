@@ -106,12 +106,12 @@ def check(name: str, config: Any, root: Path) -> Iterator[str]:  # noqa: ANN401 
     found = _found(wanted)
     source = found.source
     yield from found.lines
-    differences = list(_differences(found.counts, official))
+    differences = list(_differences(found, official))
     yield from differences
     if source is not None:
         yield from _files(source, official.md5)
     numbers = ", ".join(f"{sum(counts):,} {split}" for split, counts in found.counts.items())
-    verdict = "as published" if not differences else "a reduced or another copy"
+    verdict = "numbers as published" if not differences else "a reduced or another copy"
     if official.train is None and official.test is None:
         verdict = "how many there should be is not known"
     yield f"{name}: {numbers} images in {len(found.class_names)} classes: ok, {verdict}"
@@ -167,22 +167,23 @@ def _of_manifest(
     return _Found(source, manifest.class_names, counts, lines)
 
 
-def _differences(counts: Mapping[str, Sequence[int]], official: Official) -> Iterator[str]:
+def _differences(found: _Found, official: Official) -> Iterator[str]:
     """A line for each split that has other numbers of images than were published."""
-    for split, found in counts.items():
+    for split, counts in found.counts.items():
         published = official.train if split == "train" else official.test
         if published is None:
             continue
-        wanted = [published] * len(found) if isinstance(published, int) else list(published)
-        if len(wanted) != len(found):
-            yield f"{split}: {len(found)} classes; published: {len(wanted)}"
+        wanted = [published] * len(counts) if isinstance(published, int) else list(published)
+        if len(wanted) != len(counts):
+            yield f"{split}: {len(counts)} classes; published: {len(wanted)}"
             continue
-        other = [label for label, count in enumerate(found) if count != wanted[label]]
+        other = [label for label, count in enumerate(counts) if count != wanted[label]]
         if other:
-            first = other[0]
+            label = other[0]
             yield (
-                f"{split}: {sum(found):,} images; published: {sum(wanted):,}; {len(other)} classes "
-                f"differ, such as label {first}: {found[first]:,} of {wanted[first]:,}"
+                f"{split}: {sum(counts):,} images; published: {sum(wanted):,}; {len(other)} "
+                f"classes differ, such as {found.class_names[label]!r}: {counts[label]:,} of "
+                f"{wanted[label]:,}"
             )
 
 
@@ -195,7 +196,7 @@ def _files(source: Path, md5: Mapping[str, str]) -> Iterator[str]:
             yield f"{name}: not here; MD5 published: {published}"
             continue
         found = _md5(path)
-        same = "as published" if found == published else f"published: {published}"
+        same = "as published" if found == published else f"but {published} is published"
         yield f"{name}: MD5 {found}, {same}"
 
 

@@ -1,12 +1,14 @@
 """Recalled images stay recognisable to a classifier trained on real ones (BrainCL's premise)."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch.nn import functional as F
 
+from harness.data import shelf
 from harness.data.sets import digits, fashion_mnist
 from methods.base import Batch
 from methods.parts.long_term_memory import TaskMemory
@@ -19,7 +21,8 @@ def fashion():
     if not fashion_mnist.DEBIAN.is_dir():
         pytest.skip(f"Fashion-MNIST is not in {fashion_mnist.DEBIAN} (dataset-fashion-mnist)")
     config = fashion_mnist.Config(per_class=160, test_per_class=100)
-    return fashion_mnist.load(config, Path("/nowhere"))
+    with TemporaryDirectory() as root:  # what is mapped from there outlives it
+        return shelf.read("fashion_mnist", config, Path(root))
 
 
 SETS = {"digits": lambda: digits.load(digits.Config(), Path("/nowhere")), "fashion": fashion}

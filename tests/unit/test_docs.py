@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from harness import plugins
 from harness.config import CONFIGS, ROOT, fields
 from harness.execute import Setup, execute
 from harness.grid import expand
@@ -52,6 +53,11 @@ def test_the_suites_that_come_along_can_be_planned(path):
 def test_the_table_of_protocol_settings_is_complete():
     text = (ROOT / "docs" / "suites.md").read_text().partition("## Protocol settings")[2]
     assert fields(ProtocolSettings) == set(re.findall(r"`(\w+)`", _first_column(text)))
+
+
+def test_the_table_of_data_sets_is_complete():
+    text = (ROOT / "docs" / "data.md").read_text().partition("## Decoded once")[0]
+    assert set(plugins.names("data set")) == set(re.findall(r"`(\w+)`", _first_column(text)))
 
 
 def _first_column(table: str) -> str:

@@ -137,7 +137,7 @@ def test_stored_rows_and_manifest_say_which_trial_they_are_of(trials, setup, sto
     assert manifest["spec"] == trial.spec.to_json()
     assert sorted(manifest["class_order"]) == list(range(10))
     assert manifest["attempts"] == 1
-    assert manifest["resources"] == {"cpu": 1, "gpu": 0}
+    assert manifest["resources"] == {"cpu": 1, "gpu": 0, "images_gb": None}
     assert manifest["flags"]["threads"] == 1
 
 

@@ -42,8 +42,6 @@ CATEGORIES: Final = (
 )
 """Of five objects each, in their order (github.com/vlomonaco/core50, extras/core50_labels.txt)."""
 
-MD5: Final[dict[str, str]] = {}
-
 _FOLDER: Final = "core50_128x128"
 _ARRAY: Final = "core50_imgs.npz"
 _PATHS: Final = "paths.pkl"
@@ -99,7 +97,6 @@ def official(config: Config) -> Official:
         size="4.2 GB (zip), 164,866 images; prepared 25 GB at 224 pixels",
         train=config.per_class,  # some sessions of some objects have fewer than 300 frames
         test=config.test_per_class,
-        md5=MD5,
     )
 
 
