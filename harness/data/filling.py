@@ -12,10 +12,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import Final, TextIO
 
 import numpy as np
@@ -209,7 +210,11 @@ def _journal(path: Path) -> Generator[TextIO]:
 
 @contextmanager
 def _flushed(path: Path) -> Generator[None]:
-    """Bring a file to the disk while others write to it, so that little is left at the end."""
+    """Bring a file to the disk while others write to it, so that little is left at the end.
+
+    Raises:
+        OSError: if that failed once; the system tells it to this call only.
+    """
     ended = Event()
 
     def flush() -> None:
@@ -217,13 +222,13 @@ def _flushed(path: Path) -> Generator[None]:
             while not ended.wait(FLUSH_SECONDS):
                 os.fsync(file.fileno())
 
-    thread = Thread(target=flush)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as thread:
+        flushing = thread.submit(flush)
+        try:
+            yield
+        finally:
+            ended.set()
+        flushing.result()
 
 
 def _note(journal: TextIO, block: Decoded) -> None:

@@ -200,9 +200,10 @@ def test_no_process_goes_on_when_this_one_cannot(pictures, target, monkeypatch):
     before = workers_of(os.getpid())
     monkeypatch.setattr(filling, "LINE_SECONDS", 0)
     monkeypatch.setattr(sys, "stderr", Closed())
-    with pytest.raises(BrokenPipeError):
+    with pytest.raises(BrokenPipeError) as error:  # held, as by whoever handles it
         fill(target, pictures(), workers=2)
     assert workers_of(os.getpid()) == before
+    del error
 
 
 @pytest.fixture
@@ -299,6 +300,20 @@ def test_a_file_system_that_cannot_reserve_space_serves_too(pictures, target, mo
         monkeypatch.setattr(os, "posix_fallocate", refused, raising=False)
     fill(target, pictures(66))
     assert np.array_equal(np.load(target), expected(pictures(66)))
+
+
+def test_what_the_disk_refuses_later_is_an_error_too(pictures, target, monkeypatch):
+    refused = []
+
+    def fsync(number):  # as of a network's file system, which tells a full disk once, and late
+        if not refused:
+            refused.append(number)
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(filling, "FLUSH_SECONDS", 0)
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=os.strerror(errno.EDQUOT)):
+        fill(target, pictures(), workers=1)
 
 
 def test_without_processes_to_count_there_is_at_least_one(monkeypatch):

@@ -191,6 +191,18 @@ def test_what_changes_while_pictures_are_listed_is_listed_next_time(root):
     assert ready(request(root)).splits["train"].shape[0] == 131
 
 
+def test_a_new_file_that_disappears_again_is_noticed(root):
+    def scan_both(folder):
+        (root / "list.txt").write_text("made while pictures are listed")
+        return replace(scan(folder, Config()), watched=(root / "list.txt",))
+
+    wanted = replace(request(root), scan=scan_both)
+    ready(wanted)
+    (root / "list.txt").unlink()
+    ready(wanted)
+    assert (root / "list.txt").exists()  # as they were listed again
+
+
 @pytest.mark.parametrize("change", ["added", "removed", "renamed", "replaced"])
 def test_other_pictures_make_the_set_anew(root, change):
     before = load(root)
