@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pandas as pd
+import scipy.stats
 
 from analysis.load import DIVERGED, DONE, FAILED, MISSING, Results
 from analysis.metrics import METRICS
@@ -69,10 +70,10 @@ def scored(results: Results, metrics: Sequence[str]) -> pd.DataFrame:
     # The suite's word on the primary evaluator counts; a trial may be stored under another.
     for primary in trials["primary"].unique():
         chosen = trials["primary"] == primary
-        rows = results.rows[results.rows["trial_id"].isin(trials.loc[chosen, "trial_id"])]
         summaries = {
-            kind: summarise(rows, kind, evaluator=primary).set_index("trial_id")
-            for kind in set(kinds.values())
+            kind: summarise(results.rows, kind, primary, names).set_index("trial_id")
+            for kind in dict.fromkeys(kinds.values())
+            for names in [[base_metric(name) for name in plain if kinds[name] == kind]]
         }
         for name, kind in kinds.items():
             found = summaries[kind][base_metric(name)].to_dict()
@@ -83,9 +84,10 @@ def scored(results: Results, metrics: Sequence[str]) -> pd.DataFrame:
 def cells(results: Results, metrics: Sequence[str] = ("CA", "FA")) -> pd.DataFrame:
     """One row a cell and metric, in the suites' order.
 
-    Columns: `CELL`, `method`, `group`, `primary`, `reference`, `metric`; `mean` and `std` (sample
-    standard deviation) as stored, accuracies as fractions, over the `n` trials where the metric is
-    defined; and of the `wanted` trials how many are `done`, `diverged`, `failed`, `missing`.
+    Columns: `CELL`, `method`, `group`, `primary`, `reference`, `metric`; `mean`, `std` (sample
+    standard deviation) and the 95 % t-interval `low` to `high` as stored, accuracies as fractions,
+    over the `n` trials where the metric is defined; `scores`, a mapping from their seeds to what
+    they measured; and of the `wanted` trials how many are `done`, `diverged`, `failed`, `missing`.
     """
     trials = scored(results, metrics)
     grouped = trials.groupby(_CELL_OF_GROUP, sort=False, dropna=False)
@@ -98,12 +100,28 @@ def cells(results: Results, metrics: Sequence[str] = ("CA", "FA")) -> pd.DataFra
             mean=grouped[name].mean(),
             std=grouped[name].std(ddof=1),
             n=grouped[name].count(),
+            scores=pd.Series(_scores(trials, grouped.ngroup(), name), index=counts.index),
         )
         for name in metrics
     ]
-    order = [*_CELL_OF_GROUP, "metric", "mean", "std", "n", "wanted", *STATES]
-    long = pd.concat(parts).reset_index() if parts else counts.reset_index()
-    return long[order]
+    long = pd.concat(parts).reset_index()
+    quantile = pd.Series(scipy.stats.t.ppf(0.975, long["n"].clip(lower=2) - 1))  # std is NaN for 1
+    half = quantile * long["std"] / long["n"] ** 0.5
+    long = long.assign(low=long["mean"] - half, high=long["mean"] + half)
+    measured = ["mean", "std", "n", "low", "high", "scores"]
+    return long[[*_CELL_OF_GROUP, "metric", *measured, "wanted", *STATES]]
+
+
+def _scores(trials: pd.DataFrame, number: pd.Series[int], metric: str) -> list[dict[int, float]]:
+    """For each group, by its number, from seed to what was measured; seeds ascending."""
+    known = trials[metric].notna()
+    part = pd.DataFrame(
+        {"number": number[known], "seed": trials.loc[known, "seed"], "value": trials[metric][known]}
+    ).sort_values("seed", kind="stable")
+    found: list[dict[int, float]] = [{} for _ in range(number.nunique())]
+    for place, seed, value in part.itertuples(index=False):
+        found[int(place)][int(seed)] = float(value)
+    return found
 
 
 def labelled(results: Results, rows: pd.DataFrame) -> pd.DataFrame:

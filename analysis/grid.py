@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import pandas as pd
 
 from analysis.aggregate import definition
+from analysis.stats import t_interval
+from analysis.verdicts import DEFAULT, Rules, Verdict, verdict
 
 ABSENT: Final = "-"
 
@@ -18,6 +21,9 @@ TRAINING_FAILED: Final = "training failed"
 
 BEST: Final = 1
 SECOND: Final = 2
+
+TIED: Final = "†"
+"""Marks what is not significantly worse than the best of its column."""
 
 DIGITS: Final = 2
 
@@ -43,10 +49,26 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class Published:
+    """What a paper prints for a cell, as shown; `mean` is NaN where it prints words, the `note`."""
+
+    mean: float
+    std: float
+    note: str
+
+    def text(self) -> str:
+        """`47.46 ± 1.76`, `74.20` without a spread, or the words."""
+        if math.isnan(self.mean):
+            return self.note or ABSENT
+        return _fixed(self.mean) + ("" if math.isnan(self.std) else f" ± {_fixed(self.std)}")
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """Mean and sample standard deviation as shown over `n` seeds, and the seeds without a number.
 
-    `rank` is BEST, SECOND or 0; `usual_n` is the n that most cells of the table have.
+    `scores` are what they are of, as shown, by seed; `rank` is BEST, SECOND or 0; `tied` says that
+    it is not significantly worse than the best; `usual` are the seeds of most cells of the table.
     """
 
     mean: float
@@ -59,8 +81,19 @@ class Cell:
     missing: int
     method: str
     reference: bool  # trained on data of all tasks: shown, but never best nor second
-    usual_n: int
+    scores: Mapping[int, float]
+    usual: tuple[int, ...]
+    published: Published | None = None
     rank: int = 0
+    tied: bool = False
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(sorted(self.scores))
+
+    def interval(self) -> tuple[float, float]:
+        """The 95 % t-interval of the mean."""
+        return t_interval(list(self.scores.values()))
 
     def value(self, sign: str = "±") -> str:
         """`34.56 ± 0.78`; a dash where there is no number, or what became of the trials."""
@@ -68,26 +101,44 @@ class Cell:
             return TRAINING_FAILED if self.diverged else ABSENT
         return f"{_fixed(self.mean)} {sign} {_fixed(self.std)}"
 
-    def note(self) -> str:
-        """`(2 of 3, 1 diverged)` if seeds are wanting, `(n = 2)` if most cells have another n."""
-        lacking = {"diverged": self.diverged, "failed": self.failed, "missing": self.missing}
-        parts = [f"{count} {state}" for state, count in lacking.items() if count]
+    def lack(self) -> str:
+        """`2 of 3, 1 diverged` if seeds are wanting, else nothing."""
+        counts = {"diverged": self.diverged, "failed": self.failed, "missing": self.missing}
+        parts = [f"{count} {state}" for state, count in counts.items() if count]
         if parts or 0 < self.n < self.wanted:
-            return f"({', '.join([f'{self.n} of {self.wanted}', *parts])})"
-        return f"(n = {self.n})" if self.n and self.n != self.usual_n else ""
+            return ", ".join([f"{self.n} of {self.wanted}", *parts])
+        return ""
+
+    def note(self) -> str:
+        """What is lacking, in brackets; or the seeds, if most cells rest on others."""
+        if lack := self.lack():
+            return f"({lack})"
+        if not self.n or self.seeds == self.usual:
+            return ""
+        return f"(n = {self.n})" if self.n != len(self.usual) else f"({seeds_text(self.seeds)})"
+
+    def difference(self) -> str:
+        """`+0.36`, from the published mean to this one; nothing where one of them is not there."""
+        if self.published is None or not self.n or math.isnan(self.published.mean):
+            return ""
+        return f"{self.mean - self.published.mean:+.{DIGITS}f}"
 
     def text(self) -> str:
-        """Value and note."""
-        return f"{self.value()} {self.note()}".strip()
+        """Value, mark and note."""
+        return " ".join(filter(None, (self.value(), TIED if self.tied else "", self.note())))
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Lines by label, columns by setting and metric; a pair without trials has no cell."""
+    """Lines by label, columns by setting and metric; a pair without trials has no cell.
+
+    `verdicts` of the columns that are ranked.
+    """
 
     labels: list[str]
     columns: list[Column]
     cells: dict[tuple[str, Column], Cell]
+    verdicts: dict[Column, Verdict] = field(default_factory=dict[Column, Verdict])
 
     def settings(self) -> list[Setting]:
         return list(dict.fromkeys(column.setting for column in self.columns))
@@ -100,12 +151,12 @@ class Grid:
         return [cell for cell in found if cell is not None]
 
 
-def grid(cells: pd.DataFrame, metrics: Sequence[str]) -> Grid:
+def grid(cells: pd.DataFrame, metrics: Sequence[str], rules: Rules = DEFAULT) -> Grid:
     """The cells of one suite and protocol (rows of `analysis.aggregate.cells`), ranked."""
     lines: list[dict[Any, Any]] = cells.to_dict("records")
     labels = list(dict.fromkeys(str(line["label"]) for line in lines))
     settings = _ordered(_setting(line) for line in lines)
-    usual = usual_n(cells)
+    usual = usual_seeds(cells)
     found = {
         (str(line["label"]), Column(_setting(line), str(line["metric"]))): _cell(line, usual)
         for line in lines
@@ -117,16 +168,25 @@ def grid(cells: pd.DataFrame, metrics: Sequence[str]) -> Grid:
         for metric in metrics
         if (column := Column(setting, metric)) in present
     ]
-    plain = Grid(labels, columns, found)
-    ranks = {key: rank for column in columns for key, rank in _ranks(plain, column).items()}
-    ranked = {key: replace(cell, rank=ranks.get(key, 0)) for key, cell in found.items()}
-    return Grid(labels, columns, ranked)
+    made = Grid(labels, columns, found)
+    for column in columns:
+        _rank(made, column, rules)
+    return made
 
 
-def usual_n(cells: pd.DataFrame) -> int:
-    """The number of seeds that most cells rest on, the larger of two that are as frequent."""
-    counts = cells.loc[cells["n"] > 0, "n"].mode()
-    return int(counts.max()) if len(counts) else 0
+def usual_seeds(cells: pd.DataFrame) -> tuple[int, ...]:
+    """The seeds that most cells rest on; of those that are as frequent, the most."""
+    known = [tuple(scores) for scores in cells["scores"] if scores]
+    counts = Counter(known)
+    return max(counts, key=lambda seeds: (counts[seeds], len(seeds)), default=())
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """`seed 3`, `seeds 0 to 4`, `seeds 41, 43`."""
+    word = "seed" if len(seeds) == 1 else "seeds"
+    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{word} {seeds[0]} to {seeds[-1]}"
+    return f"{word} {', '.join(map(str, seeds))}"
 
 
 def _setting(line: dict[Any, Any]) -> Setting:
@@ -145,7 +205,7 @@ def _ordered(settings: Iterable[Setting]) -> list[Setting]:
     return sorted(known, key=place)
 
 
-def _cell(line: dict[Any, Any], usual: int) -> Cell:
+def _cell(line: dict[Any, Any], usual: tuple[int, ...]) -> Cell:
     scale = definition(str(line["metric"])).scale
     return Cell(
         mean=scale * float(line["mean"]),
@@ -158,25 +218,36 @@ def _cell(line: dict[Any, Any], usual: int) -> Cell:
         missing=int(line["missing"]),
         method=str(line["method"]),
         reference=bool(line["reference"]),
-        usual_n=usual,
+        scores={seed: scale * value for seed, value in line["scores"].items()},
+        usual=usual,
+        published=line.get("published"),
     )
 
 
-def _ranks(table: Grid, column: Column) -> dict[tuple[str, Column], int]:
-    """Best and second of a column at the printed precision; none if cells rest on unequal n."""
-    found = table.column(column)
-    numbers = {cell.n for cell in found if cell.n}
-    better = definition(column.metric).higher_is_better
-    scores = {
-        (label, column): round(cell.mean, DIGITS)
+def _rank(table: Grid, column: Column, rules: Rules) -> None:
+    """Mark best, second and what is no worse, at the printed precision.
+
+    Not where cells rest on different seeds, unless the rules ask for it: an easy seed more would
+    decide. References are no rivals.
+    """
+    rivals = {
+        label: cell
         for label in table.labels
         if (cell := table.cells.get((label, column))) is not None and cell.n and not cell.reference
     }
-    if better is None or len(numbers) != 1 or len(scores) < 2:
-        return {}
-    order = sorted(set(scores.values()), reverse=better)
-    places = {value: rank for rank, value in zip((BEST, SECOND), order, strict=False)}
-    return {key: places[value] for key, value in scores.items() if value in places}
+    better = definition(column.metric).higher_is_better
+    seeds = {cell.seeds for cell in rivals.values()}
+    if better is None or len(rivals) < 2 or (len(seeds) != 1 and not rules.unequal):
+        return
+    shown = {label: round(cell.mean, DIGITS) for label, cell in rivals.items()}
+    places = dict(zip(sorted(set(shown.values()), reverse=better), (BEST, SECOND), strict=False))
+    best = (max if better else min)(rivals, key=lambda label: rivals[label].mean)
+    found = verdict({label: cell.scores for label, cell in rivals.items()}, best, rules)
+    table.verdicts[column] = found
+    for label, cell in rivals.items():
+        rank = places.get(shown[label], 0)
+        tied = rank != BEST and found.tied(label)
+        table.cells[label, column] = replace(cell, rank=rank, tied=tied)
 
 
 def _fixed(value: float) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
+from pandas.api.types import union_categoricals
 
+from analysis.part_files import part_folders, read_part
 from analysis.summary import IDENTITY
-from analysis.trial_files import Provenance, StoreError, manifest, read_trials, stored
-from harness.schema import FAILURES, SUITES
+from analysis.trial_files import Provenance, StoreError, read_trials, stored
+from harness.schema import FAILURES, SUITES, TRIALS
 
 __all__ = ["Provenance", "Results", "StoreError", "load", "manifest", "read", "trials"]
 
@@ -24,6 +27,9 @@ DIVERGED: Final = "diverged"
 
 SUITE_SCHEMA: Final = 1
 """The newest version of suite files that this program reads."""
+
+_TRIES: Final = 5
+"""Of reading a store whose files are being merged meanwhile."""
 
 _COLUMNS: Final = ("suite", *IDENTITY, "reference", "state", "failure", "message", "settings")
 
@@ -45,20 +51,89 @@ class Results:
     metrics: Mapping[str, Sequence[Sequence[str]]]
     root: Path
 
+    def provenance_of(self, trial_ids: Iterable[str]) -> list[Provenance]:
+        """What made those of these trials that are stored."""
+        wanted = set(trial_ids)
+        return [line for line in self.provenance if line.trial_id in wanted]
+
 
 def read(root: Path) -> Results:
     """Everything that tables, figures and reports need, with every file read once."""
-    table, provenance = read_trials(stored(root))
-    rows = table.to_pandas(split_blocks=True, self_destruct=True)
-    known = _trials(root, rows)
+    rows, provenance = _rows(root)
+    known = _trials(root, rows, provenance)
     unwanted = {line.trial_id for line in provenance} - set(known["trial_id"])
     return Results(rows, known, provenance, len(unwanted), _metrics(root), root)
 
 
 def load(root: Path) -> pd.DataFrame:
     """One row a measured number of all stored trials: the schema's columns, `group`, `primary`."""
-    table, _ = read_trials(stored(root))
-    return table.to_pandas(split_blocks=True, self_destruct=True)
+    rows, _ = _rows(root)
+    return rows
+
+
+def manifest(root: Path, trial_id: str) -> dict[str, Any]:
+    """The manifest of one stored trial: resolved settings, versions, host, times.
+
+    Raises:
+        StoreError: if it is not stored.
+    """
+    for line in _rows(root)[1]:
+        if line.trial_id == trial_id:
+            return json.loads(line.manifest)
+    raise StoreError(f"{root}: no such trial is stored: {trial_id}")
+
+
+def _rows(root: Path) -> tuple[pd.DataFrame, list[Provenance]]:
+    """All rows, of every trial once, wherever they lie; and what made the trials."""
+    for _ in range(_TRIES):
+        # Files before parts: a part is there before the files that it replaces go.
+        paths, folders = stored(root), part_folders(root)
+        try:
+            table, provenance = read_trials(paths)
+            held = [(table.to_pandas(split_blocks=True, self_destruct=True), provenance)]
+            del table
+            held += [read_part(folder) for folder in folders]
+        except FileNotFoundError:
+            continue  # merged in the meantime
+        places = [root / TRIALS, *folders]
+        full = [pair for pair in zip(held, places, strict=True) if pair[0][1]]
+        if len(full) > 1:
+            return _merged(full)
+        return full[0][0] if full else held[0]
+    raise StoreError(f"{root}: its files go while they are read; try again later")
+
+
+def _merged(
+    held: Sequence[tuple[tuple[pd.DataFrame, list[Provenance]], Path]],
+) -> tuple[pd.DataFrame, list[Provenance]]:
+    """The rows of several places; trials that lie in more than one, once.
+
+    Raises:
+        StoreError: if two results of one trial differ.
+    """
+    known: dict[str, tuple[Provenance, Path]] = {}
+    frames: list[pd.DataFrame] = []
+    for (frame, provenance), place in held:
+        double: set[str] = set()
+        for line in provenance:
+            first, where = known.setdefault(line.trial_id, (line, place))
+            if first is not line:
+                double.add(line.trial_id)
+                if first.digest != line.digest:
+                    raise StoreError(
+                        f"two results of trial {line.trial_id} differ: one in {where}, "
+                        f"one in {place}; remove the wrong one"
+                    )
+        frames.append(frame[~frame["trial_id"].isin(list(double)).to_numpy()] if double else frame)
+    columns: dict[str, Any] = {}
+    for name in frames[0].columns:
+        pieces = [frame[name] for frame in frames]
+        columns[name] = (
+            union_categoricals(pieces)
+            if isinstance(pieces[0].dtype, pd.CategoricalDtype)
+            else np.concatenate([piece.to_numpy() for piece in pieces])
+        )
+    return pd.DataFrame(columns, copy=False), [line for line, _ in known.values()]
 
 
 def trials(root: Path) -> pd.DataFrame:
@@ -69,19 +144,17 @@ def trials(root: Path) -> pd.DataFrame:
     `reference` (whether the method is an upper reference, which is shown but not ranked).
     A stored trial whose suite has no suite file counts as wanted by the suite named in its rows.
     """
-    return _trials(root, None)
+    return read(root).trials
 
 
-def _trials(root: Path, rows: pd.DataFrame | None) -> pd.DataFrame:
-    paths = {path.stem: path for path in stored(root)}
+def _trials(root: Path, rows: pd.DataFrame, provenance: Sequence[Provenance]) -> pd.DataFrame:
+    made = {line.trial_id: line for line in provenance}
     suites = [_suite(path) for path in _json_files(root / SUITES)]
     wanted = [line for _, lines in suites for line in lines]
-    listed = {line["trial_id"] for line in wanted}
-    strays = [path for name, path in paths.items() if name not in listed]
-    known = read_trials(strays)[0].to_pandas() if rows is None else rows
-    found = _unlisted(root, known, strays, {name for name, _ in suites})
+    strays = made.keys() - {line["trial_id"] for line in wanted}
+    found = _unlisted(rows, {name: made[name] for name in strays}, {name for name, _ in suites})
     failures = _failures(root)
-    lines = [_with_state(line, paths, failures) for line in (*wanted, *found)]
+    lines = [_with_state(line, made.keys(), failures) for line in (*wanted, *found)]
     frame = pd.DataFrame(lines, columns=pd.Index(_COLUMNS))
     return frame.drop_duplicates(["suite", "trial_id", "label"], ignore_index=True)
 
@@ -136,17 +209,16 @@ def _metrics(root: Path) -> dict[str, list[list[str]]]:
 
 
 def _unlisted(
-    root: Path, rows: pd.DataFrame, strays: Iterable[Path], suites: set[str]
+    rows: pd.DataFrame, strays: Mapping[str, Provenance], suites: set[str]
 ) -> list[dict[str, Any]]:
     """The stored trials that no suite file lists, unless their suite has one."""
-    names = pd.Index([path.stem for path in strays], dtype=object)
-    first = rows.drop_duplicates("trial_id")
-    first = first[first["trial_id"].isin(names) & ~first["suite"].isin(list(suites))]
+    first = rows[rows["trial_id"].isin(list(strays)).to_numpy()].drop_duplicates("trial_id")
+    first = first[~first["suite"].isin(list(suites)).to_numpy()]
     first = first.astype({"label": str, "dataset": str, "suite": str, "protocol": str})
     first = first.sort_values(["suite", "protocol", "dataset", "num_tasks", "label", "seed"])
     lines: list[dict[str, Any]] = []
     for line in first[["suite", *IDENTITY]].to_dict("records"):
-        held = manifest(root, str(line["trial_id"]))
+        held = json.loads(strays[str(line["trial_id"])].manifest)
         known = {str(key): value for key, value in line.items()}
         extra = {"reference": bool(held.get("reference")), "settings": _settings(held)}
         lines.append({**known, **extra})
@@ -166,9 +238,9 @@ def _settings(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_state(
-    line: Mapping[str, Any], paths: Mapping[str, Path], failures: Mapping[str, dict[str, Any]]
+    line: Mapping[str, Any], done: Container[str], failures: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    if line["trial_id"] in paths:
+    if line["trial_id"] in done:
         return {**line, "state": DONE, "failure": "", "message": ""}
     failure = failures.get(str(line["trial_id"]))
     if failure is None:

@@ -168,7 +168,7 @@ def _write_table(table: ResultTable, part: str, out: Path) -> _Table:
     files = [f"tables/{stem}.{kind}" for kind in writers]
     for file, writer in zip(files, writers.values(), strict=True):
         (out / file).write_text(writer(table), encoding="utf-8")
-    return _Table(", ".join(table.metrics), caption(table), table.grid(), files)
+    return _Table(", ".join(table.metrics), caption(table), table.grid, files)
 
 
 def _write_figures(panel: Panel, out: Path) -> list[_Picture]:

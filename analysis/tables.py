@@ -5,19 +5,32 @@ Methods under different protocols never share a table, nor do two suites.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
 from analysis.aggregate import cells, definition
-from analysis.grid import BEST, SECOND, Cell, Column, Grid, grid, usual_n
-from analysis.load import Results, read
+from analysis.grid import (
+    BEST,
+    SECOND,
+    TIED,
+    Cell,
+    Column,
+    Grid,
+    grid,
+    seeds_text,
+    usual_seeds,
+)
+from analysis.load import DONE, Results, read
 from analysis.scalars import SCALARS
+from analysis.stats import LEVEL, TESTS
+from analysis.verdicts import DEFAULT, Rules, Verdict
 
 DEFAULT_METRICS: Final = ("CA", "FA")
 
@@ -28,8 +41,15 @@ _LABEL_WIDTH: Final = 24  # longer labels may be folded
 
 _CSV_COLUMNS: Final = (
     *("label", "dataset", "num_tasks", "distribution", "protocol", "metric", "mean", "std", "n"),
+    *("low", "high", "seeds"),
     *("wanted", "diverged", "failed", "missing", "method", "group", "primary"),
 )
+_DIFFERENCE_COLUMNS: Final = (
+    *("dataset", "num_tasks", "distribution", "metric", "label", "n", "mean", "std", "low", "high"),
+    *("difference", "difference_low", "difference_high", "p", "p_holm"),
+)
+_REVISION: Final = 10  # hex digits
+_NAMED: Final = 3  # columns in a sentence
 _LATEX_ESCAPES: Final = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -38,6 +58,7 @@ _LATEX_ESCAPES: Final = str.maketrans(
         "±": r"$\pm$",
         "≤": r"$\le$",
         "≥": r"$\ge$",
+        "†": r"$^\dagger$",
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
@@ -49,15 +70,30 @@ _MARKDOWN_ESCAPES: Final = str.maketrans({sign: f"\\{sign}" for sign in "\\|*_`<
 
 @dataclass(frozen=True, slots=True)
 class ResultTable:
-    """One suite under one protocol; `cells` are its rows of `analysis.aggregate.cells`."""
+    """One suite under one protocol.
+
+    Attributes:
+        suite: its name.
+        protocol: its name.
+        metrics: of the columns.
+        cells: its rows of `analysis.aggregate.cells`; beside them, in a paper's table, `published`
+            (`analysis.grid.Published` or None).
+        grid: the same, ranked.
+        rules: by which.
+        revisions: git revisions that its trials were made with.
+        title: of a paper's table, else empty.
+        part: what tells its files from those of other tables of suite and protocol.
+    """
 
     suite: str
     protocol: str
     metrics: tuple[str, ...]
     cells: pd.DataFrame
-
-    def grid(self) -> Grid:
-        return grid(self.cells, self.metrics)
+    grid: Grid
+    rules: Rules
+    revisions: tuple[str, ...]
+    title: str = ""
+    part: str = ""
 
 
 def table(
@@ -70,7 +106,10 @@ def table(
 
 
 def result_tables(
-    source: Path | Results, metrics: Sequence[str] | None = None, suite: str | None = None
+    source: Path | Results,
+    metrics: Sequence[str] | None = None,
+    suite: str | None = None,
+    rules: Rules = DEFAULT,
 ) -> list[ResultTable]:
     """One table a suite, protocol and list of columns, in the suites' order.
 
@@ -83,17 +122,47 @@ def result_tables(
         if suite in {None, name}:
             own = replace(results, trials=results.trials[results.trials["suite"] == name])
             for chosen in [metrics] if metrics else results.metrics.get(name, [DEFAULT_METRICS]):
-                tables += _tables(own, name, tuple(chosen))
+                for part in by_protocol(table(own, metrics=chosen)):
+                    made = result_table(own, part, chosen, rules)
+                    tables += [made] if made else []
     return tables
 
 
-def _tables(own: Results, suite: str, metrics: tuple[str, ...]) -> Iterator[ResultTable]:
-    """The tables of one suite, a protocol each."""
-    for protocol, part in table(own, metrics).groupby("protocol", sort=False):
-        found = _measured(part)
-        shown = tuple(name for name in metrics if (found["metric"] == name).any())
-        if shown:
-            yield ResultTable(suite, str(protocol), shown, found)
+def by_protocol(found: pd.DataFrame) -> list[pd.DataFrame]:
+    """Cells of one suite, those of one protocol at a time."""
+    return [part for _, part in found.groupby("protocol", sort=False)]
+
+
+def result_table(
+    results: Results,
+    found: pd.DataFrame,
+    metrics: Sequence[str],
+    rules: Rules = DEFAULT,
+    *,
+    title: str = "",
+    part: str = "",
+) -> ResultTable | None:
+    """The table of these cells, all of one suite and protocol; None if nobody measured any."""
+    found = _measured(found)
+    shown = tuple(name for name in metrics if (found["metric"] == name).any())
+    if not shown:
+        return None
+    suite, protocol = (str(found[name].iloc[0]) for name in ("suite", "protocol"))
+    ranked = grid(found, shown, rules)
+    made = revisions(results, found)
+    return ResultTable(suite, protocol, shown, found, ranked, rules, made, title, part)
+
+
+def revisions(results: Results, found: pd.DataFrame) -> tuple[str, ...]:
+    """The git revisions that the trials of these cells were made with, as captions name them."""
+    trials = results.trials
+    own = trials["group"].isin(found["group"].unique()) & (trials["state"] == DONE)
+    made = results.provenance_of(trials.loc[own, "trial_id"])
+    names = {
+        line.revision[:_REVISION] + (" with uncommitted changes" if line.dirty else "")
+        for line in made
+    }
+    return tuple(sorted(names))
 
 
 def _measured(found: pd.DataFrame) -> pd.DataFrame:
@@ -105,7 +174,7 @@ def _measured(found: pd.DataFrame) -> pd.DataFrame:
 
 def wide(source: ResultTable) -> pd.DataFrame:
     """The printed form: a line a label, a column a setting and metric, text in percent."""
-    found = source.grid()
+    found = source.grid
     columns = [(str(column.setting), column.metric) for column in found.columns]
     return pd.DataFrame(
         [[_plain(cell) for cell in found.line(label)] for label in found.labels],
@@ -115,25 +184,94 @@ def wide(source: ResultTable) -> pd.DataFrame:
 
 
 def caption(source: ResultTable) -> str:
-    """What the numbers are: the metrics' definitions, the spread and the number of seeds."""
+    """What the numbers are: definitions, spread, seeds, protocol, revision, and what marks mean."""
     formulas = [f"{name} = {definition(name).formula}" for name in source.metrics]
     primary = ", ".join(sorted(set(source.cells["primary"])))
-    unless = " unless a cell says otherwise" if len(set(source.cells["n"]) - {0}) > 1 else ""
+    seeds = usual_seeds(source.cells)
+    others = {tuple(scores) for scores in source.cells["scores"] if scores} - {seeds}
+    unless = " unless a cell says otherwise" if others else ""
+    over = f"n = {len(seeds)}" + (f" ({seeds_text(seeds)})" if seeds else "")
+    made = ", ".join(source.revisions) or "unknown"
     sentences = [
-        "Percent where no unit is named, mean ± sample standard deviation over "
-        f"n = {usual_n(source.cells)} seeds{unless}.",
+        f"{source.title}." if source.title else "",
+        f"Percent where no unit is named, mean ± sample standard deviation over {over}{unless}.",
         f"{'; '.join(formulas)}; A[k,i] is the accuracy on task i after task k of T, both from 0, "
         f"measured by {primary}.",
+        f"Protocol {source.protocol}, suite {source.suite}, git revision {made}.",
+        *_on_marks(source),
     ]
+    return " ".join(filter(None, sentences))
+
+
+def _on_marks(source: ResultTable) -> Iterator[str]:
+    """What is marked, and why something is not."""
+    found = source.grid
+    ranked = [column for column in found.columns if column in found.verdicts]
+    if ranked:
+        yield "Best bold, second underlined."
+        yield from _on_verdicts([found.verdicts[column] for column in ranked], source.rules)
+    if unranked := _unequal(found):
+        names = ", ".join(f"{column.metric} on {column.setting}" for column in unranked[:_NAMED])
+        more = f" and {len(unranked) - _NAMED} more" if len(unranked) > _NAMED else ""
+        yield f"Not ranked, since seeds differ: {names}{more}."
     shown = sorted(set(source.cells.loc[source.cells["reference"], "label"]))
     if shown:
-        sentences.append(f"Not ranked, being references trained on all data: {', '.join(shown)}.")
-    return " ".join(sentences)
+        yield f"Not ranked, being references trained on all data: {', '.join(shown)}."
+
+
+def _on_verdicts(found: Sequence[Verdict], rules: Rules) -> Iterator[str]:
+    able = [one for one in found if not one.too_few]
+    if able:
+        some = "" if len(able) == len(found) else " where seeds are enough"
+        yield (
+            f"{TIED} not significantly worse than the best{some} ({TESTS[rules.test]}, "
+            f"Holm's correction over the column, {LEVEL:g})."
+        )
+    reasons = list(dict.fromkeys(one.too_few for one in found if one.too_few))
+    if reasons:
+        yield f"No verdict on differences with {'; nor with '.join(reasons)}."
+
+
+def _unequal(found: Grid) -> list[Column]:
+    """The columns that could be ranked if their cells rested on the same seeds."""
+    return [
+        column
+        for column in found.columns
+        if column not in found.verdicts
+        and definition(column.metric).higher_is_better is not None
+        and len({c.seeds for c in found.column(column) if c.n and not c.reference}) > 1
+    ]
+
+
+def differences(source: ResultTable) -> pd.DataFrame:
+    """Intervals, and differences from the best of each column that is ranked; numbers as shown.
+
+    One row a cell: `dataset`, `num_tasks`, `distribution`, `metric`, `label`, `n`, `mean`, `std`,
+    the 95 % t-interval `low` to `high`; and, NaN for the best and for what is not ranked,
+    `difference` (label minus best, mean over seeds that both have), its t-interval
+    `difference_low` to `difference_high`, `p` of the test and `p_holm`.
+    """
+    lines: list[dict[str, Any]] = []
+    for column in source.grid.columns:
+        found = source.grid.verdicts.get(column)
+        known = {one.label: one for one in found.differences} if found else {}
+        for label in source.grid.labels:
+            cell = source.grid.cells.get((label, column))
+            if cell is None or not cell.n:
+                continue
+            low, high = cell.interval()
+            line = {**asdict(column.setting), "metric": column.metric, "label": label}
+            line |= {"n": cell.n, "mean": cell.mean, "std": cell.std, "low": low, "high": high}
+            if one := known.get(label):
+                line |= {"difference": one.mean, "difference_low": one.low}
+                line |= {"difference_high": one.high, "p": one.p, "p_holm": one.adjusted}
+            lines.append(line)
+    return pd.DataFrame(lines, columns=pd.Index(_DIFFERENCE_COLUMNS))
 
 
 def markdown(source: ResultTable) -> str:
     """A pipe table, best bold and second underlined, with its caption below."""
-    found = source.grid()
+    found = source.grid
     heads = [
         f"{column.setting}: {column.metric}".translate(_MARKDOWN_ESCAPES)
         for column in found.columns
@@ -141,32 +279,36 @@ def markdown(source: ResultTable) -> str:
     lines = [["method", *heads], ["---", *["---:"] * len(heads)]]
     marks = {BEST: "**{}**", SECOND: "<ins>{}</ins>"}
     for label in found.labels:
-        line = [_marked(cell, marks) for cell in found.line(label)]
+        line = [_marked(cell, marks) + _published_below(cell) for cell in found.line(label)]
         lines.append([label.translate(_MARKDOWN_ESCAPES), *line])
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{body}\n\n{caption(source).translate(_MARKDOWN_ESCAPES)}\n"
 
 
+def _published_below(cell: Cell | None) -> str:
+    if cell is None or cell.published is None:
+        return ""
+    difference = cell.difference()
+    return f"<br>paper {cell.published.text()}" + (f" ({difference})" if difference else "")
+
+
 def latex(source: ResultTable) -> str:
     """A `table` for the package booktabs, best bold and second underlined."""
-    found = source.grid()
+    found = source.grid
     groups, rules, first = list[str](), list[str](), 2
     for setting in found.settings():
         span = sum(column.setting == setting for column in found.columns)
         groups.append(f"\\multicolumn{{{span}}}{{c}}{{{_tex(str(setting))}}}")
         rules.append(f"\\cmidrule(lr){{{first}-{first + span - 1}}}")
         first += span
-    marks = {BEST: "\\textbf{{{}}}", SECOND: "\\underline{{{}}}"}
-    body = [
-        " & ".join([_tex(label), *(_marked(cell, marks, _tex) for cell in found.line(label))])
-        for label in found.labels
-    ]
+    body = [line for label in found.labels for line in _latex_lines(found, label)]
+    key = "-".join(filter(None, map(_key, (source.suite, source.protocol, source.part))))
     return "\n".join(
         [
             "\\begin{table}",
             "\\centering",
             f"\\caption{{{_tex(caption(source))}}}",
-            f"\\label{{tab:{_key(source.suite)}-{_key(source.protocol)}}}",
+            f"\\label{{tab:{key}}}",
             f"\\begin{{tabular}}{{l{'r' * len(found.columns)}}}",
             "\\toprule",
             " & ".join(["", *groups]) + " \\\\",
@@ -182,9 +324,35 @@ def latex(source: ResultTable) -> str:
     )
 
 
+def _latex_lines(found: Grid, label: str) -> Iterator[str]:
+    """A label's line, and below it what a paper prints and the difference, if it prints any."""
+    marks = {BEST: "\\textbf{{{}}}", SECOND: "\\underline{{{}}}"}
+    line = found.line(label)
+    yield " & ".join([_tex(label), *(_marked(cell, marks, _tex) for cell in line)])
+    printed = [cell.published.text() if cell and cell.published else "" for cell in line]
+    if any(printed):
+        yield " & ".join(["\\quad published", *map(_tex, printed)])
+        changes = [cell.difference() if cell else "" for cell in line]
+        yield " & ".join(["\\quad difference", *(f"${one}$" if one else "" for one in changes)])
+
+
 def csv(source: ResultTable) -> str:
-    """The long form at full precision; `mean` and `std` are fractions, empty where undefined."""
-    return source.cells[list(_CSV_COLUMNS)].to_csv(index=False, lineterminator="\n")
+    """The long form at full precision; numbers as stored, accuracies as fractions.
+
+    `seeds` are those that measured. A paper's table has also `published_mean` and `published_std`.
+    """
+    seeds = [" ".join(map(str, scores)) for scores in source.cells["scores"]]
+    long = source.cells.assign(seeds=seeds)
+    columns = list(_CSV_COLUMNS)
+    if "published" in long:
+        scales = [definition(str(metric)).scale for metric in long["metric"]]
+        for name in ("mean", "std"):
+            long[f"published_{name}"] = [
+                getattr(one, name) / scale if one is not None else math.nan
+                for one, scale in zip(long["published"], scales, strict=True)
+            ]
+            columns.append(f"published_{name}")
+    return long[columns].to_csv(index=False, lineterminator="\n")
 
 
 def terminal_tables(
@@ -200,7 +368,7 @@ def terminal_tables(
     return [
         _terminal(part, columns, found)
         for part in result_tables(source, metrics, suite)
-        for found in [part.grid()]
+        for found in [part.grid]
         for setting in found.settings()
         for columns in _fitting([c for c in found.columns if c.setting == setting], found, width)
     ]
@@ -214,7 +382,7 @@ def _fitting(columns: Sequence[Column], found: Grid, width: int) -> Iterator[lis
     group: list[Column] = []
     taken = 0
     for column in columns:
-        cells = [len(cell.value()) for cell in found.column(column)]
+        cells = [len(_value(cell)) for cell in found.column(column)]
         wide = max(len(column.metric), *cells) + 3
         if group and taken + wide > free:
             yield group
@@ -236,7 +404,7 @@ def _terminal(source: ResultTable, columns: Sequence[Column], found: Grid) -> Ta
     for label in found.labels:
         line = [cell for column in columns if (cell := found.cells.get((label, column)))]
         if line:
-            values = [Text(cell.value(), style=styles.get(cell.rank, "")) for cell in line]
+            values = [Text(_value(cell), style=styles.get(cell.rank, "")) for cell in line]
             shown.add_row(Text(label), *values, Text(_seeds(line)))
     return shown
 
@@ -248,8 +416,11 @@ def _longest(labels: Sequence[str]) -> int:
 def _seeds(line: Sequence[Cell]) -> str:
     """The number of seeds behind a line, or what is lacking."""
     most = max(line, key=lambda cell: cell.n)
-    note = most.note().strip("()")
-    return str(most.done) if not note or note.startswith("n =") else note
+    return most.lack() or str(most.done)
+
+
+def _value(cell: Cell) -> str:
+    return f"{cell.value()} {TIED}" if cell.tied else cell.value()
 
 
 def _plain(cell: Cell | None) -> str:
@@ -260,7 +431,7 @@ def _marked(cell: Cell | None, marks: dict[int, str], escape: Callable[[str], st
     if cell is None:
         return ""
     value = marks.get(cell.rank, "{}").format(escape(cell.value()))
-    return f"{value} {escape(cell.note())}".strip()
+    return " ".join(filter(None, (value, escape(TIED) if cell.tied else "", escape(cell.note()))))
 
 
 def _tex(text: str) -> str:

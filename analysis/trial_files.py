@@ -1,4 +1,7 @@
-"""Read trial files, thousands of small Parquet files, into one arrow table with their metadata."""
+"""Read trial files, thousands of small Parquet files, into one arrow table with their metadata.
+
+Files merged by `compact` are read by `analysis.part_files`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +25,7 @@ from harness.schema import (
     SCHEMA_KEY,
     SCHEMA_VERSION,
     TRIALS,
+    digest,
 )
 
 UNKNOWN: Final = "unknown"
@@ -36,12 +40,17 @@ class StoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What made one trial: git revision (or `UNKNOWN`), uncommitted changes, library versions."""
+    """What made one trial: git revision (or `UNKNOWN`), uncommitted changes, library versions.
+
+    `digest` is that of its numbers (`harness.schema.digest`), `manifest` all that is known (JSON).
+    """
 
     trial_id: str
     revision: str
     dirty: bool
     versions: tuple[tuple[str, str], ...]
+    digest: str
+    manifest: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +86,6 @@ def read_trials(paths: Sequence[Path]) -> tuple[pa.Table, list[Provenance]]:
     return rows, [line for _, lines in parts for line in lines]
 
 
-def manifest(root: Path, trial_id: str) -> dict[str, Any]:
-    """The manifest of one stored trial: resolved settings, versions, host, times."""
-    path = root / TRIALS / f"{trial_id}.parquet"
-    if not path.is_file():
-        raise StoreError(f"{path}: no such trial is stored")
-    try:
-        metadata = pq.read_metadata(path).metadata or {}
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from error
-    return _manifest(path, metadata)
-
-
 def _read_batch(paths: Sequence[Path]) -> tuple[pa.Table, list[Provenance]]:
     trials = [_read(path) for path in paths]
     return _encoded(_with_metadata(trials)), [trial.provenance for trial in trials]
@@ -100,23 +97,29 @@ def _read(path: Path) -> _Trial:
     try:
         with pa.OSFile(str(path)) as handle:
             table = pq.ParquetFile(handle, pre_buffer=False).read(use_threads=False)
+    except FileNotFoundError:
+        raise
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     metadata = table.schema.metadata or {}
-    _check_version(path, metadata)
-    provenance = _provenance(path, _manifest(path, metadata))
+    check_version(path, metadata)
+    table = _conform(path, table)
+    text = _text(path, metadata, MANIFEST_KEY)
+    provenance = provenance_of(path, manifest_of(path, text), digest(table), text)
     if provenance.trial_id != path.stem:
         raise StoreError(f"{path}: holds trial {provenance.trial_id}; was the file renamed?")
     group, primary = _text(path, metadata, GROUP_KEY), _text(path, metadata, PRIMARY_KEY)
-    return _Trial(_conform(path, table), group, primary, provenance)
+    return _Trial(table, group, primary, provenance)
 
 
-def _unreadable(path: Path, error: Exception) -> StoreError:
+def unreadable(path: Path, error: Exception) -> StoreError:
+    """What to say of a file that cannot be read."""
     cause = str(error).splitlines()[0] if str(error) else type(error).__name__
     return StoreError(f"{path}: damaged or cut short, remove it and run its suite again ({cause})")
 
 
-def _check_version(path: Path, metadata: dict[bytes, bytes]) -> None:
+def check_version(path: Path, metadata: dict[bytes, bytes]) -> None:
+    """Refuse files of another schema."""
     found = _text(path, metadata, SCHEMA_KEY)
     if not found.isdigit():
         raise StoreError(f"{path}: schema version '{found}' is not a number")
@@ -135,9 +138,10 @@ def _text(path: Path, metadata: dict[bytes, bytes], key: bytes) -> str:
     return metadata[key].decode()
 
 
-def _manifest(path: Path, metadata: dict[bytes, bytes]) -> dict[str, Any]:
+def manifest_of(path: Path, text: str) -> dict[str, Any]:
+    """A manifest from its JSON."""
     try:
-        found = json.loads(_text(path, metadata, MANIFEST_KEY))
+        found = json.loads(text)
     except ValueError as error:
         raise StoreError(f"{path}: its manifest is not JSON ({error})") from error
     if not isinstance(found, dict):
@@ -145,11 +149,12 @@ def _manifest(path: Path, metadata: dict[bytes, bytes]) -> dict[str, Any]:
     return found
 
 
-def _provenance(path: Path, found: dict[str, Any]) -> Provenance:
+def provenance_of(path: Path, found: dict[str, Any], numbers: str, text: str) -> Provenance:
+    """What tables and reports say of the making of a trial; `numbers` is the digest of its rows."""
     git, versions = found.get("git") or {}, found.get("versions") or {}
     pairs = tuple(sorted((str(name), str(text)) for name, text in versions.items() if text))
-    trial_id = str(found.get("trial_id", path.stem))
-    return Provenance(trial_id, git.get("revision") or UNKNOWN, bool(git.get("dirty")), pairs)
+    trial_id, revision = str(found.get("trial_id", path.stem)), git.get("revision") or UNKNOWN
+    return Provenance(trial_id, revision, bool(git.get("dirty")), pairs, numbers, text)
 
 
 def _conform(path: Path, table: pa.Table) -> pa.Table:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from itertools import islice
 from statistics import fmean
 from typing import Final, final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from harness import schema
 from harness.spec import Trial
 from harness.store import Store
 
@@ -32,12 +27,8 @@ class Forecast:
         """Learn from those of `trial_ids` that are stored."""
         forecast = cls()
         stored = store.stored()
-        for trial_id in islice((i for i in trial_ids if i in stored), LOOKED_AT):
-            try:
-                metadata = pq.read_metadata(store.path(trial_id)).metadata
-            except (OSError, pa.ArrowInvalid):
-                continue
-            document = json.loads(metadata[schema.MANIFEST_KEY])
+        looked_at = islice((i for i in trial_ids if i in stored), LOOKED_AT)
+        for document in store.manifests(looked_at).values():
             spec = document["spec"]
             keys = _keys(
                 document["group"],

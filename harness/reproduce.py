@@ -15,14 +15,10 @@ from harness.data.shelf import data_root
 from harness.device import device_for, reproducible
 from harness.errors import UserError
 from harness.manifest import now, versions
+from harness.schema import UNREPEATABLE
 from harness.spec import Resources, Trial, TrialSpec
 from harness.store import Store
 from harness.trial import Progress, TrialRun
-
-UNREPEATABLE: Final = frozenset(
-    {"train_seconds", "eval_seconds", "epoch_seconds", "peak_memory_bytes"}
-)
-"""Metrics that measure the machine and not the method."""
 
 _KEY: Final = ("after_task", "on_task", "evaluator", "metric", "condition", "split")
 _SHOWN: Final = 10

@@ -3,6 +3,7 @@
 A store is a folder::
 
     trials/<trial_id>.parquet          one file a finished trial; a file that exists is complete
+    compact/<part>/                    many finished trials in two files, in place of theirs
     suites/<name>.json                 which trials a suite wants, with their labels
     failures/<trial_id>.json           the last failure of a trial that is not stored
     checkpoints/<trial_id>/            what an unfinished trial needs to go on
@@ -16,9 +17,12 @@ versions, host and times.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 
 SCHEMA_VERSION: Final = 1
@@ -94,3 +98,57 @@ SCHEMA: Final = pa.schema(
         ("train_seconds", pa.float64()),
     ]
 )
+
+COMPACT: Final = "compact"
+ROWS_FILE: Final = "rows.parquet"
+INDEX_FILE: Final = "trials.parquet"
+
+INDEX: Final = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        ("group", pa.string()),
+        ("primary", pa.string()),
+        ("digest", pa.string()),
+        ("row_group", pa.int32()),
+        ("offset", pa.int64()),
+        ("rows", pa.int64()),
+        ("manifest", pa.string()),
+    ]
+)
+"""Columns of a part's `INDEX_FILE`: a trial a row, in the order of the part's `ROWS_FILE`.
+
+A trial's rows lie together in one row group, `rows` of them from `offset` on; the rest is what its
+own file has in the metadata.
+"""
+
+UNREPEATABLE: Final = frozenset(
+    {"train_seconds", "eval_seconds", "epoch_seconds", "peak_memory_bytes"}
+)
+"""Metrics that measure the machine and not the method: two runs of a trial may differ in them."""
+
+_TEXTS: Final = ("split", "evaluator", "metric", "condition")
+_NUMBERS: Final = {
+    **dict.fromkeys(("after_task", "on_task", "n", "samples_seen"), "<i8"),
+    "value": "<f8",
+}
+
+
+def digest(table: pa.Table) -> str:
+    """16 hex digits of what two runs of one trial have in common: all numbers but those of time.
+
+    Args:
+        table: the trial's rows in the order of their measurement, with the columns of `SCHEMA`.
+    """
+    metric = table["metric"].combine_chunks().dictionary_encode()
+    timed = [name in UNREPEATABLE for name in metric.dictionary.to_pylist()]
+    kept = table.filter(pa.array(~np.array(timed, dtype=bool)[metric.indices.to_numpy()]))
+    found = hashlib.sha256()
+    for name in _TEXTS:
+        # Codes count the texts in the order of their appearance, so that the same rows give the
+        # same bytes, whatever wrote them.
+        column = kept[name].combine_chunks().dictionary_encode()
+        found.update(json.dumps(column.dictionary.to_pylist()).encode())
+        found.update(column.indices.fill_null(-1).to_numpy().astype("<i4").tobytes())
+    for name, kind in _NUMBERS.items():
+        found.update(kept[name].to_numpy().astype(kind).tobytes())
+    return found.hexdigest()[:16]

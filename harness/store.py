@@ -2,6 +2,7 @@
 
 Layout and columns are those of `harness.schema`. Nothing is ever appended to or overwritten: a
 result appears by an atomic create-if-absent, so that any number of runs may share a store.
+`harness.compact` merges many files into a part; a trial is stored if it is in either.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import uuid
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, final
@@ -22,10 +23,12 @@ import pyarrow.parquet as pq
 from harness import schema
 from harness.checkpoint import CheckpointFolder
 from harness.errors import UserError
+from harness.parts import Part, parts
 from harness.schema import SCHEMA, Row
 
 DIVERGED: Final = "diverged"
-_LOCKS: Final = "locks"
+LOCKS: Final = "locks"
+_SUFFIX: Final = ".parquet"
 _PARQUET_END: Final = b"PAR1"
 
 
@@ -75,19 +78,30 @@ class Store:
             raise UserError(f"--results {self.root}: cannot be written: {error.strerror}") from None
 
     def path(self, trial_id: str) -> Path:
+        """The file of a trial that is not merged into a part."""
         return self.root / schema.TRIALS / f"{trial_id}.parquet"
 
     def has(self, trial_id: str) -> bool:
-        return self.path(trial_id).exists()
+        # In this order: a part is there before the files that it replaces go.
+        return self.path(trial_id).exists() or self._part(trial_id) is not None
 
     def stored(self) -> frozenset[str]:
-        """Ids of all stored trials, from one listing of the folder."""
+        """Ids of all stored trials, from one listing of the folders."""
+        loose = self.loose()
+        return frozenset(loose).union(*(part.places for part in parts(self.root)))
+
+    def loose(self) -> list[str]:
+        """Ids of the trials with a file of their own, sorted."""
         folder = self.root / schema.TRIALS
         if not folder.is_dir():
-            return frozenset()
+            return []
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries]
-        return frozenset(n.removesuffix(".parquet") for n in names if n.endswith(".parquet"))
+            names = sorted(entry.name for entry in entries if entry.name.endswith(_SUFFIX))
+        return [name.removesuffix(_SUFFIX) for name in names if not name.startswith((".", "_"))]
+
+    def _part(self, trial_id: str) -> Part | None:
+        found = (part for part in parts(self.root) if trial_id in part.places)
+        return next(found, None)
 
     def check(self, trial_id: str) -> None:
         """A cheap look at a stored file.
@@ -96,6 +110,8 @@ class Store:
             UserError: if it was cut short, which the store itself never does.
         """
         path = self.path(trial_id)
+        if not path.exists():
+            return
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - len(_PARQUET_END)))
             if file.read() != _PARQUET_END:
@@ -122,7 +138,7 @@ class Store:
         partial = final_path.with_name(f".{uuid.uuid4().hex}.tmp")
         try:
             pq.write_table(table.replace_schema_metadata(metadata), partial)
-            _sync(partial)
+            sync(partial)
             return _create(partial, final_path)
         finally:
             partial.unlink(missing_ok=True)
@@ -133,6 +149,13 @@ class Store:
         Raises:
             UserError: if it is not there, damaged, or of another version.
         """
+        part = self._part(trial_id)
+        if part is None or self.path(trial_id).exists():
+            return self.read_loose(trial_id)
+        return part.table(trial_id), part.manifests([trial_id])[trial_id]
+
+    def read_loose(self, trial_id: str) -> tuple[pa.Table, dict[str, Any]]:
+        """The same of a trial with a file of its own."""
         path = self.path(trial_id)
         if not path.exists():
             raise UserError(f"{path}: no such trial is stored")
@@ -140,13 +163,22 @@ class Store:
             table = pq.read_table(path)
         except (OSError, pa.ArrowInvalid) as error:
             raise UserError(f"{path}: damaged: {error}") from None
-        metadata = table.schema.metadata or {}
-        version = metadata.get(schema.SCHEMA_KEY, b"unknown").decode()
-        if version != str(schema.SCHEMA_VERSION):
-            raise UserError(
-                f"{path}: schema version {version}, this program writes {schema.SCHEMA_VERSION}"
-            )
-        return table, json.loads(metadata[schema.MANIFEST_KEY])
+        return table, _manifest(path, table.schema.metadata or {})
+
+    def manifests(self, trial_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """What made each of these trials, without their rows; unreadable ones are left out.
+
+        A part is read once for all of its trials.
+        """
+        wanted = set(trial_ids)
+        found: dict[str, dict[str, Any]] = {}
+        for part in parts(self.root):
+            found |= part.manifests(wanted & part.places.keys())
+        for trial_id in sorted(wanted - found.keys()):
+            path = self.path(trial_id)
+            with suppress(OSError, pa.ArrowInvalid, UserError):
+                found[trial_id] = _manifest(path, pq.read_metadata(path).metadata or {})
+        return found
 
     @contextmanager
     def claim(self, trial_id: str) -> Generator[bool]:
@@ -155,7 +187,7 @@ class Store:
         The lock is the operating system's and ends with its process however that dies. It saves
         work, no more: where it is not to be had, two runs of a trial still store it once.
         """
-        path = self.root / _LOCKS / trial_id
+        path = self.root / LOCKS / trial_id
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:
             try:
@@ -200,8 +232,17 @@ class Store:
         path = self.root / folder / f"{name}.json"
         partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
         partial.write_text(json.dumps(document, indent=1))
-        _sync(partial)
+        sync(partial)
         partial.replace(path)
+
+
+def _manifest(path: Path, metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
+    version = metadata.get(schema.SCHEMA_KEY, b"unknown").decode()
+    if version != str(schema.SCHEMA_VERSION):
+        raise UserError(
+            f"{path}: schema version {version}, this program writes {schema.SCHEMA_VERSION}"
+        )
+    return json.loads(metadata[schema.MANIFEST_KEY])
 
 
 def _create(partial: Path, final_path: Path) -> bool:
@@ -214,11 +255,12 @@ def _create(partial: Path, final_path: Path) -> bool:
         if final_path.exists():
             return False
         partial.rename(final_path)
-    _sync(final_path.parent)
+    sync(final_path.parent)
     return True
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the disk hold a file, or the names in a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

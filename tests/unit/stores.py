@@ -123,6 +123,10 @@ def write_trial(
         "group": trial.group,
         "primary": trial.primary,
         "reference": trial.reference,
+        "suite": lines[0].suite if lines else "demo",
+        "label": trial.label or trial.method,
+        "dataset_label": trial.dataset,
+        "protocol_name": trial.protocol,
         "spec": {
             "method": {"name": trial.method, "settings": _part(trial, "method")},
             "dataset": {"name": trial.dataset, "settings": _part(trial, "dataset")},

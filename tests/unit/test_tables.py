@@ -50,7 +50,7 @@ def only(root: Path, **kwargs) -> ResultTable:
 
 
 def cell(root: Path, label: str, metric: str = "CA"):
-    grid = only(root).grid()
+    grid = only(root).grid
     (column,) = [column for column in grid.columns if column.metric == metric]
     return grid.cells[label, column]
 
@@ -114,7 +114,7 @@ def test_a_suite_chooses_the_columns_of_its_tables_and_costs_are_those_after_the
         tmp_path,
         {Trial("er", seed, num_tasks=2): (1e6, 2e6 + 1e6 * seed) for seed in (0, 1)},
     )
-    grid = only(tmp_path).grid()
+    grid = only(tmp_path).grid
     assert [column.metric for column in grid.columns] == ["FA", "forgetting", "held_MB"]
     assert cell(tmp_path, "er", "held_MB").text() == "2.50 ± 0.71"
     assert cell(tmp_path, "er", "forgetting").text() == "0.00 ± 0.00"
@@ -140,7 +140,7 @@ def test_a_cost_that_one_method_did_not_store_is_a_dash(tmp_path):
 def test_what_nobody_measured_has_no_column_and_a_table_of_it_alone_is_left_out(tmp_path):
     store(tmp_path, {Trial("er"): 0.5})
     (found,) = result_tables(tmp_path, metrics=["FA", "epoch_s"])
-    assert [column.metric for column in found.grid().columns] == ["FA"]
+    assert [column.metric for column in found.grid.columns] == ["FA"]
     assert result_tables(tmp_path, metrics=["AUROC"]) == []
 
 
@@ -180,7 +180,7 @@ def test_a_cell_with_another_number_of_seeds_says_its_own(tmp_path):
     store(tmp_path, {**scores, Trial("gem", 0): 0.5})
     assert cell(tmp_path, "er").note() == ""
     assert cell(tmp_path, "gem").note() == "(n = 1)"
-    assert "n = 3 seeds unless a cell says otherwise" in caption(only(tmp_path))
+    assert "n = 3 (seeds 0 to 2) unless a cell says otherwise" in caption(only(tmp_path))
 
 
 def test_groups_with_other_settings_are_never_averaged(tmp_path):
@@ -209,7 +209,7 @@ def test_settings_that_differ_between_data_sets_are_one_line(tmp_path):
             Trial("er", dataset="glyphs", settings={"protocol.lr": 0.3}): 0.6,
         },
     )
-    assert only(tmp_path).grid().labels == ["er"]
+    assert only(tmp_path).grid.labels == ["er"]
 
 
 def labels(*variants: Trial, root: Path) -> list[str]:
@@ -269,7 +269,7 @@ def test_methods_keep_the_suites_order_and_columns_sort_by_tasks(tmp_path):
             Trial("er", dataset="digits", num_tasks=5, distribution="irregular"): 0.5,
         },
     )
-    grid = only(tmp_path).grid()
+    grid = only(tmp_path).grid
     assert grid.labels == ["si", "agem", "er"]
     assert [str(setting) for setting in grid.settings()] == [
         "digits, 5 tasks",
@@ -316,7 +316,7 @@ def test_less_forgetting_is_better(tmp_path):
     for trial, a in wanted.items():
         write_trial(tmp_path, trial, rows(trial, seen(a)))
     write_suite(tmp_path, list(wanted))
-    grid = only(tmp_path, metrics=["forgetting"]).grid()
+    grid = only(tmp_path, metrics=["forgetting"]).grid
     assert grid.cells["er", grid.columns[0]].rank == BEST
     assert grid.cells["er", grid.columns[0]].value() == "10.00 ± -"
 
@@ -341,7 +341,7 @@ def test_references_are_shown_and_not_ranked(tmp_path):
 def test_the_caption_defines_its_metrics(tmp_path):
     store(tmp_path, {Trial("er", seed): 0.5 for seed in range(3)})
     text = caption(only(tmp_path))
-    assert "sample standard deviation over n = 3 seeds." in text
+    assert "sample standard deviation over n = 3 (seeds 0 to 2)." in text
     assert "CA = mean over k of the mean over i≤k of A[k,i]" in text
     assert "FA = mean over i of A[T-1,i]" in text
     assert "measured by classifier" in text
