@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from enum import StrEnum
@@ -22,6 +23,7 @@ from rich.table import Table
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    from analysis.paper import Paper
     from harness.run import Plan
 
 app = typer.Typer(
@@ -34,6 +36,7 @@ app = typer.Typer(
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 _COMPACTED_A_LINE = 1000
+_FIGURES_SECONDS = 5.0
 
 
 class ExecutorName(StrEnum):
@@ -132,24 +135,79 @@ def plan(
         console.print(line, markup=False, soft_wrap=True)
 
 
+class TestName(StrEnum):
+    SIGN_FLIP = "sign_flip"
+    T = "t"
+
+
 @app.command()
 def report(
     results: Annotated[Path, typer.Argument(metavar="DIR", help="A results folder.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Where to write; default DIR/report.")
+    paper: Annotated[
+        str | None, typer.Option("--paper", help="Show what this paper shows; see `list papers`.")
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Where to write; default DIR/report, DIR/report-PAPER."),
+    ] = None,
+    verify: Annotated[
+        Path | None,
+        typer.Option("--verify", metavar="FILE", help="Only say whether DIR still gives a figure."),
+    ] = None,
+    test: Annotated[
+        TestName, typer.Option("--test", help="Of differences from the best, paired by seed.")
+    ] = TestName.SIGN_FLIP,
+    rank_unequal: Annotated[
+        bool, typer.Option("--rank-unequal", help="Rank cells though their seeds differ.")
+    ] = False,
 ) -> None:
     """Write tables (md, tex, csv), figures (png, pdf) and index.html from stored results."""
     from analysis.load import StoreError
     from analysis.report import write_report
+    from analysis.verdicts import Rules
 
     try:
-        index = write_report(results, out or results / "report")
+        if verify is not None:
+            _verify(verify, results)
+        shown = None if paper is None else _paper(paper)
+        folder = out or results / (f"report-{paper}" if paper else "report")
+        rules = Rules(test.value, rank_unequal)
+        index = write_report(results, folder, shown, rules, _Figures())
     except StoreError as error:
         raise UserError(str(error)) from None
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from None
     console.print(f"report: {index.absolute()}", markup=False, soft_wrap=True)
+
+
+def _verify(file: Path, results: Path) -> NoReturn:
+    from analysis.origin import verify
+
+    found = verify(file, results)
+    console.print(found.sentence, markup=False, soft_wrap=True)
+    raise typer.Exit(0 if found.same else 1)
+
+
+def _paper(name: str) -> Paper:
+    from analysis.paper import papers
+
+    known = papers()
+    if name not in known:
+        raise unknown("paper", name, list(known), where="--paper")
+    return known[name]
+
+
+class _Figures:
+    """Says which figure is drawn, if reports take long, every few seconds."""
+
+    def __init__(self) -> None:
+        self._drawn, self._said = 0, time.monotonic()
+
+    def __call__(self, what: str) -> None:
+        self._drawn += 1
+        if time.monotonic() - self._said > _FIGURES_SECONDS:
+            self._said = time.monotonic()
+            console.print(f"figure {self._drawn}: {what}", markup=False)
 
 
 @app.command()

@@ -24,6 +24,9 @@ CELL: Final = ("suite", "protocol", "label", "dataset", "num_tasks", "distributi
 
 STATES: Final = (DONE, DIVERGED, FAILED, MISSING)
 
+AT_MOST: Final = "_at_most_"
+"""In the name of a metric of `analysis.equal_memory`: before the budget."""
+
 _TASK_IL_SUFFIX: Final = "_task_il"
 _CELL_OF_GROUP: Final = [*CELL, "method", "group", "primary", "reference"]
 
@@ -43,6 +46,11 @@ def definition(name: str) -> Definition:
     Raises:
         ValueError: if there is no such metric.
     """
+    if AT_MOST in name:
+        base, budget = name.split(AT_MOST)
+        known, most = definition(base), budget.replace("_", " ")
+        formula = f"{base} of the variant of the method that holds most within {most}"
+        return Definition(formula, known.scale, known.higher_is_better)
     if name in SCALARS:
         scalar = SCALARS[name]
         return Definition(scalar.formula, scalar.scale, scalar.higher_is_better)
@@ -148,7 +156,7 @@ def distinct_labels(trials: pd.DataFrame) -> pd.Series[Any]:
 def _suffixes(groups: pd.DataFrame) -> dict[str, str]:
     """For each group of one label, the settings in which it differs from those it collides with."""
     described = {
-        str(line["group"]): {"method": line["method"], **_flat(line["settings"])}
+        str(line["group"]): {"method": line["method"], **flat(line["settings"])}
         for line in groups.to_dict("records")
     }
     keys = _differing(groups, described)
@@ -187,13 +195,13 @@ def _clashing(groups: pd.DataFrame, text: Mapping[str, str]) -> set[str]:
     )
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings under dotted names: `protocol.backbone.hidden`."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in settings.items():
         name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
+        found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found
 
 
 def _short_names(keys: Sequence[str]) -> dict[str, str]:

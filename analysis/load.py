@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,6 +50,10 @@ class Results:
     unwanted: int
     metrics: Mapping[str, Sequence[Sequence[str]]]
     root: Path
+
+    def only(self, trials: pd.DataFrame) -> Results:
+        """The same store with these wanted trials alone."""
+        return replace(self, trials=trials.reset_index(drop=True))
 
     def provenance_of(self, trial_ids: Iterable[str]) -> list[Provenance]:
         """What made those of these trials that are stored."""

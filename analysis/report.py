@@ -6,87 +6,75 @@ The same store gives the same bytes: nothing in a report says when or where it w
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import jinja2
 import pandas as pd
+from matplotlib.figure import Figure
 
-from analysis.aggregate import STATES
-from analysis.figures.catalogue import panel_figures
+from analysis.across import Across, across
+from analysis.aggregate import STATES, cells
+from analysis.equal_memory import HELD, equal_memory
+from analysis.figures.catalogue import PanelFigure, panel_figures
 from analysis.figures.panels import Panel, panels
 from analysis.figures.style import save
-from analysis.grid import BEST, SECOND, Grid
-from analysis.load import DIVERGED, FAILED, Provenance, Results, StoreError, read
-from analysis.metrics import METRICS
+from analysis.figures.suites import SUITE_FIGURES
+from analysis.grid import DIGITS
+from analysis.load import DIVERGED, FAILED, Results, StoreError, read
+from analysis.origin import Query, about
+from analysis.page import Block, Picture, PlainTable, Section, ShownTable, render
+from analysis.paper import Paper, shown
+from analysis.stats import LEVEL
 from analysis.tables import (
+    DEFAULT_METRICS,
     ResultTable,
+    by_protocol,
     caption,
     csv,
+    differences,
     latex,
     markdown,
+    result_table,
     result_tables,
 )
+from analysis.verdicts import DEFAULT, Rules
 
 MORE_TABLES: Final[Mapping[str, Sequence[str]]] = {
     "more": ("forgetting", "BWT", "learning_accuracy"),
     "robust": ("mCA", "AUROC", "FPR95", "many", "medium", "few", "class_std", "bias_to_last"),
-    "cost": ("held_MB", "parameters_M", "train_s", "epoch_s"),
+    "cost": ("CA", "FA", "held_MB", "parameters_M", "images_k", "train_s", "epoch_s"),
 }
 """What further tables of each protocol show, as far as the suite does not ask for it itself."""
 
+RANKED: Final = ("CA", "FA", "CA_weighted", "FA_weighted")
+"""Metrics by which methods are ranked over benchmarks."""
+
 _FAILURES_SHOWN: Final = 50
-_TEMPLATE: Final = "report.html.j2"
+
+Notify = Callable[[str], None]
+"""Called with what is being done, as it takes minutes where there are many figures."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A table for the page; `files` are its other forms, relative to the page."""
-
-    title: str
-    caption: str
-    grid: Grid
-    files: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Picture:
-    """A figure for the page; `data` is its PNG in base64, `files` its forms beside the page.
-
-    `inches` is its width in print, by which the page lays it out.
-    """
-
-    title: str
-    alt: str
-    data: str
-    files: list[str]
-    inches: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Protocol:
-    name: str
-    tables: list[_Table]
-    pictures: list[_Picture]
-
-
-@dataclass(frozen=True, slots=True)
-class _Suite:
-    """One section; `failures` holds (label and setting, class, first line) of trials not stored."""
-
-    name: str
-    states: dict[str, int]
-    failures: list[tuple[str, str, str]]
-    more_failures: int
-    protocols: list[_Protocol]
-
-
-def write_report(root: Path, out: Path) -> Path:
+def write_report(
+    root: Path,
+    out: Path,
+    paper: Paper | None = None,
+    rules: Rules = DEFAULT,
+    notify: Notify | None = None,
+) -> Path:
     """Write tables, figures and `index.html` of the store `root` into `out`; returns the page.
+
+    Args:
+        root: the store.
+        out: the folder to write into.
+        paper: what is shown is what it shows; None: whatever is stored.
+        rules: how cells are compared.
+        notify: told of every figure.
 
     Raises:
         StoreError: if the store cannot be read or holds nothing to report.
@@ -96,61 +84,230 @@ def write_report(root: Path, out: Path) -> Path:
         raise StoreError(f"{root}: no trial is stored and no suite wants any; run a suite first")
     for folder in ("tables", "figures"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    names = [str(name) for name in results.trials["suite"].unique()]
-    tables = [found for name in names for found in _tables(results, name)]
-    shown = [(table, _write_table(table, part, out)) for part, table in tables]
-    drawn = [(panel, _write_figures(panel, out)) for panel in panels(results)]
-    suites = [_suite(name, results.trials, shown, drawn) for name in names]
+    writer = _Writer(results, out, rules, notify)
+    suites = [str(name) for name in results.trials["suite"].unique()]
+    if paper is None:
+        sections = [writer.suite(name) for name in suites]
+        title = f"Engram: {', '.join(suites)}"
+    else:
+        sections = [writer.paper(paper), *(writer.states(name) for name in suites)]
+        title = f"Engram: {paper.title}"
     page = out / "index.html"
-    page.write_text(_render(suites, results), encoding="utf-8")
+    page.write_text(render(title, sections, results), encoding="utf-8")
     return page
 
 
-def _tables(results: Results, suite: str) -> Iterator[tuple[str, ResultTable]]:
-    """The tables that a suite asks for, then the others, each with what its files are called."""
-    counts: Counter[str] = Counter()
-    for table in result_tables(results, suite=suite):
-        counts[table.protocol] += 1
-        number = counts[table.protocol]
-        yield "" if number == 1 else str(number), table
-    asked = {name for names in results.metrics.get(suite, ()) for name in names}
-    for part, metrics in MORE_TABLES.items():
-        if wanted := [name for name in metrics if name not in asked]:
-            for table in result_tables(results, wanted, suite):
-                yield part, table
+class _Writer:
+    """Writes the files of one report and says what the page shows of them."""
+
+    def __init__(self, results: Results, out: Path, rules: Rules, notify: Notify | None) -> None:
+        self.results = results
+        self.out = out
+        self.rules = rules
+        self.notify = notify
+        self.panels = list(panels(results))
+
+    def paper(self, paper: Paper) -> Section:
+        """A block for every table and figure of a paper."""
+        blocks: list[Block] = []
+        for item in shown(paper, self.results, self.panels, self.rules):
+            tables = [self.table(table, table.part) for table in item.tables]
+            figures = [self.picture(kind, panel, panel.labels()) for kind, panel in item.figures]
+            pictures = [picture for picture in figures if picture is not None]
+            notes = item.lacking if not pictures else []
+            blocks.append(Block(item.title, tables, (), pictures, notes))
+        return Section(paper.title, blocks)
+
+    def suite(self, name: str) -> Section:
+        """Whatever is stored of a suite: a block for each of its protocols."""
+        own = self.results.trials[self.results.trials["suite"] == name]
+        tables = list(self._tables(name))
+        blocks = [self.protocol(name, str(one), tables) for one in own["protocol"].unique()]
+        return replace(self.states(name), blocks=blocks)
+
+    def states(self, name: str) -> Section:
+        """What became of a suite's trials."""
+        own = self.results.trials[self.results.trials["suite"] == name]
+        states = {state: int((own["state"] == state).sum()) for state in STATES}
+        failures = _failures(own)
+        some = failures[:_FAILURES_SHOWN]
+        return Section(f"Suite {name}", (), states, some, len(failures) - len(some))
+
+    def protocol(
+        self, suite: str, protocol: str, tables: Sequence[tuple[str, ResultTable]]
+    ) -> Block:
+        """What is stored of a suite under one protocol; `tables` are the suite's."""
+        own = [(part, table) for part, table in tables if table.protocol == protocol]
+        made = [self.table(table, part) for part, table in own]
+        found = [
+            self.picture(kind, panel)
+            for panel in self.panels
+            if (panel.suite, panel.protocol) == (suite, protocol)
+            for kind in panel_figures()
+            if not kind.slow
+        ]
+        pictures = sorted(filter(None, found), key=lambda picture: picture.inches)
+        plain, drawn = self._across([table for part, table in own if part not in MORE_TABLES])
+        return Block(f"Protocol {protocol}", made, plain, [*drawn, *pictures])
+
+    def _tables(self, suite: str) -> Iterator[tuple[str, ResultTable]]:
+        """The tables that a suite asks for, then others, each with what its files are called."""
+        results, counts = self.results, Counter[str]()
+        for table in result_tables(results, suite=suite, rules=self.rules):
+            counts[table.protocol] += 1
+            number = counts[table.protocol]
+            yield "" if number == 1 else str(number), table
+        asked = {name for names in results.metrics.get(suite, ()) for name in names}
+        for part, metrics in MORE_TABLES.items():
+            if set(metrics) - asked - set(DEFAULT_METRICS):
+                wanted = [name for name in metrics if part == "cost" or name not in asked]
+                for table in result_tables(results, wanted, suite, self.rules):
+                    yield part, table
+        own = results.only(results.trials[results.trials["suite"] == suite])
+        for found in by_protocol(cells(own, ["FA", HELD])):
+            chosen, columns = equal_memory(found)
+            table = result_table(own, chosen, columns, self.rules) if columns else None
+            if table is not None:
+                title = "At equal memory: of each method the variant that holds most within it"
+                yield "equal_memory", replace(table, title=title)
+
+    def table(self, table: ResultTable, part: str) -> ShownTable:
+        table = replace(table, part=part)
+        stem = _file_name(table.suite, table.protocol, part)
+        writers: dict[str, Callable[[ResultTable], str]] = {
+            "md": markdown,
+            "tex": latex,
+            "csv": csv,
+        }
+        files = [f"tables/{stem}.{kind}" for kind in writers]
+        for file, writer in zip(files, writers.values(), strict=True):
+            (self.out / file).write_text(writer(table), encoding="utf-8")
+        found = differences(table)
+        more = f"tables/{stem}-differences.csv"
+        found.to_csv(self.out / more, index=False, lineterminator="\n")
+        title = table.title or ", ".join(table.metrics)
+        return ShownTable(title, caption(table), table.grid, files, _details(found, more))
+
+    def picture(
+        self, kind: PanelFigure, panel: Panel, labels: tuple[str, ...] = ()
+    ) -> Picture | None:
+        """Draw a figure of a panel, or None; `labels` are those that were chosen of it."""
+        cut = asdict(panel.setting)
+        where = Query(kind.name, panel.suite, panel.protocol, **cut, labels=labels)
+        if self.notify:
+            self.notify(str(where))
+        figure = kind.draw(panel)
+        if figure is None:
+            return None
+        stem = _file_name(kind.name, panel.suite, panel.protocol, *map(str, cut.values()))
+        named = ", ".join(panel.labels())
+        alt = f"{kind.title} on {panel.setting} for {named}"
+        return self._save(figure, where, stem, f"{kind.title}: {panel.setting}", alt)
+
+    def _save(self, figure: Figure, query: Query, stem: str, title: str, alt: str) -> Picture:
+        text = about(self.results, query)
+        png, pdf = save(figure, self.out / "figures" / stem, text)
+        data = base64.b64encode(png.read_bytes()).decode()
+        files = [f"figures/{path.name}" for path in (png, pdf)]
+        return Picture(title, alt, data, files, float(figure.get_figwidth()))
+
+    def _across(self, tables: Sequence[ResultTable]) -> tuple[list[PlainTable], list[Picture]]:
+        """Ranks and means over the benchmarks of these tables, each metric once."""
+        plain: list[PlainTable] = []
+        drawn: list[Picture] = []
+        known: set[str] = set()
+        for table in tables:
+            for metric in [name for name in table.metrics if name in RANKED and name not in known]:
+                known.add(metric)
+                if found := across(table.grid, metric):
+                    plain.append(self._ranking(found, table))
+                    drawn += self._suite_figures(found, table)
+        return plain, drawn
+
+    def _ranking(self, found: Across, table: ResultTable) -> PlainTable:
+        file = f"tables/{_file_name(table.suite, table.protocol, 'across', found.metric)}.csv"
+        found.table.to_csv(self.out / file, index=False, lineterminator="\n")
+        return _ranking(found, file)
+
+    def _suite_figures(self, found: Across, table: ResultTable) -> Iterator[Picture]:
+        for one in SUITE_FIGURES:
+            query = Query(one.name, table.suite, table.protocol, metric=found.metric)
+            if figure := one.draw(self.results, table.suite, table.protocol, found.metric):
+                stem = _file_name(one.name, table.suite, table.protocol, found.metric)
+                alt = f"{one.title} by {found.metric}: {', '.join(found.table['label'])}"
+                title = f"{one.title} by {found.metric}; bars join what tests do not tell apart"
+                yield self._save(figure, query, stem, title, alt)
 
 
-def _suite(
-    name: str,
-    trials: pd.DataFrame,
-    tables: Sequence[tuple[ResultTable, _Table]],
-    drawn: Sequence[tuple[Panel, list[_Picture]]],
-) -> _Suite:
-    own = trials[trials["suite"] == name]
-    protocols = [
-        _Protocol(
-            protocol,
-            [shown for made, shown in tables if (made.suite, made.protocol) == (name, protocol)],
-            sorted(
-                (
-                    picture
-                    for panel, pictures in drawn
-                    if (panel.suite, panel.protocol) == (name, protocol)
-                    for picture in pictures
-                ),
-                key=lambda picture: picture.inches,
-            ),
-        )
-        for protocol in map(str, own["protocol"].unique())
+def _ranking(found: Across, file: str) -> PlainTable:
+    lines = [
+        [
+            str(line["label"]),
+            f"{line['rank']:.2f}",
+            f"{line['iqm']:.{DIGITS}f}",
+            f"{line['low']:.{DIGITS}f} to {line['high']:.{DIGITS}f}",
+        ]
+        for line in found.table.to_dict("records")
     ]
-    states = {state: int((own["state"] == state).sum()) for state in STATES}
-    failures = _failures(own)
-    shown = failures[:_FAILURES_SHOWN]
-    return _Suite(name, states, shown, len(failures) - len(shown), protocols)
+    values: list[list[float | None]] = [
+        [None, float(line["rank"]), float(line["iqm"]), float(line["low"])]
+        for line in found.table.to_dict("records")
+    ]
+    count = len(found.columns)
+    sentences = [
+        f"{found.metric} over {count} benchmarks: mean rank, 1 the best; interquartile mean of all "
+        "seeds on all benchmarks, with the 95 % interval of a bootstrap stratified by benchmark.",
+    ]
+    if found.friedman is not None:
+        sentences.append(f"All ranks equal: p = {found.friedman:.2g} (Friedman's test).")
+    if found.pairwise is None:
+        sentences.append(
+            f"No verdict on pairs: with {count} benchmarks Wilcoxon's test of each pair, with "
+            f"Holm's correction, cannot reach p < {LEVEL:g}; {found.needed} benchmarks could."
+        )
+    if found.left_out:
+        sentences.append(f"Left out, lacking seeds or benchmarks: {', '.join(found.left_out)}.")
+    heads = ["method", f"rank by {found.metric}", "interquartile mean", "95 % interval"]
+    return PlainTable(heads, lines, values, " ".join(sentences), [file])
+
+
+def _details(found: pd.DataFrame, file: str) -> PlainTable:
+    """Intervals and differences of a table, for reading."""
+    heads = ["setting", "metric", "method", "n", "mean", "95 % t-interval"]
+    heads += ["minus best", "95 % t-interval", "p", "p (Holm)"]
+    lines: list[list[str]] = []
+    values: list[list[float | None]] = []
+    for line in found.to_dict("records"):
+        setting = f"{line['dataset']}, {line['num_tasks']} tasks, {line['distribution']}"
+        lines.append(
+            [
+                *(setting, str(line["metric"]), str(line["label"]), str(line["n"])),
+                *(_number(line["mean"]), _interval(line["low"], line["high"])),
+                _number(line["difference"], sign=True),
+                _interval(line["difference_low"], line["difference_high"]),
+                *(_p(line["p"]), _p(line["p_holm"])),
+            ]
+        )
+        numbers = [line[name] for name in ("n", "mean", "low", "difference", "difference_low")]
+        numbers += [line["p"], line["p_holm"]]
+        values.append([None, None, None, *map(float, numbers)])
+    return PlainTable(heads, lines, values, "", [file])
+
+
+def _number(value: float, *, sign: bool = False) -> str:
+    return "" if math.isnan(value) else f"{value:{'+' if sign else ''}.{DIGITS}f}"
+
+
+def _interval(low: float, high: float) -> str:
+    return "" if math.isnan(low) else f"{low:.{DIGITS}f} to {high:.{DIGITS}f}"
+
+
+def _p(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3g}"
 
 
 def _failures(trials: pd.DataFrame) -> list[tuple[str, str, str]]:
-    lost = trials[trials["state"].isin([FAILED, DIVERGED])]
+    lost: list[dict[Any, Any]] = trials[trials["state"].isin([FAILED, DIVERGED])].to_dict("records")
     return [
         (
             f"{line['label']}, {line['dataset']}, {line['num_tasks']} tasks, "
@@ -158,74 +315,10 @@ def _failures(trials: pd.DataFrame) -> list[tuple[str, str, str]]:
             str(line["failure"]),
             str(line["message"]),
         )
-        for line in lost.to_dict("records")
+        for line in lost
     ]
-
-
-def _write_table(table: ResultTable, part: str, out: Path) -> _Table:
-    stem = _file_name(table.suite, table.protocol, part)
-    writers: dict[str, Callable[[ResultTable], str]] = {"md": markdown, "tex": latex, "csv": csv}
-    files = [f"tables/{stem}.{kind}" for kind in writers]
-    for file, writer in zip(files, writers.values(), strict=True):
-        (out / file).write_text(writer(table), encoding="utf-8")
-    return _Table(", ".join(table.metrics), caption(table), table.grid, files)
-
-
-def _write_figures(panel: Panel, out: Path) -> list[_Picture]:
-    labels = ", ".join(dict.fromkeys(panel.rows["label"].astype(str)))
-    setting = panel.setting
-    cut = (setting.dataset, str(setting.num_tasks), setting.distribution)
-    pictures: list[_Picture] = []
-    for kind in panel_figures():
-        figure = kind.draw(panel)
-        if figure is None:
-            continue
-        stem = _file_name(kind.name, panel.suite, panel.protocol, *cut)
-        png, pdf = save(figure, out / "figures" / stem)
-        data = base64.b64encode(png.read_bytes()).decode()
-        files = [f"figures/{path.name}" for path in (png, pdf)]
-        alt = f"{kind.title} on {setting} for {labels}"
-        inches = float(figure.get_figwidth())
-        pictures.append(_Picture(f"{kind.title}: {setting}", alt, data, files, inches))
-    return pictures
 
 
 def _file_name(*parts: str) -> str:
     """The parts joined by hyphens, which they do not contain themselves."""
     return "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts if part)
-
-
-def _render(suites: Sequence[_Suite], results: Results) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(_TEMPLATE).render(
-        suites=suites,
-        marks={BEST: "best", SECOND: "second"},
-        definitions=[(entry.name, entry.formula) for entry in METRICS.values()],
-        stored=len(results.provenance),
-        unwanted=results.unwanted,
-        revisions=_revisions(results.provenance),
-        versions=_versions(results.provenance),
-    )
-
-
-def _revisions(lines: Iterable[Provenance]) -> list[tuple[str, bool, int]]:
-    """Revision, whether it had uncommitted changes, and the trials made with it."""
-    counts = Counter((line.revision, line.dirty) for line in lines)
-    return [(revision, dirty, count) for (revision, dirty), count in sorted(counts.items())]
-
-
-def _versions(lines: Iterable[Provenance]) -> list[tuple[str, list[tuple[str, int]]]]:
-    """Library, and its versions with the trials made with each."""
-    counts = Counter(pair for line in lines for pair in line.versions)
-    names = sorted({name for name, _ in counts})
-    return [
-        (name, [(text, n) for (of, text), n in sorted(counts.items()) if of == name])
-        for name in names
-    ]

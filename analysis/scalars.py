@@ -28,6 +28,7 @@ class Scalar:
         conditions: of the rows that count; None is the row without one.
         reduce: what becomes of several rows: of tasks a mean, of kinds of memory a sum. A sum of
             no rows is 0 where the evaluator measured at all.
+        column: of the rows, which holds the number.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Scalar:
     higher_is_better: bool | None = None
     conditions: tuple[str | None, ...] = (None,)
     reduce: Literal["mean", "sum"] = "mean"
+    column: Literal["value", "samples_seen"] = "value"
 
 
 _MIB: Final = 2.0**-20
@@ -78,6 +80,14 @@ SCALARS: Final = {
             "cost",
             "parameters",
             1e-6,
+        ),
+        Scalar(
+            "images_k",
+            "thousands of images drawn for training in all, replayed ones included",
+            "cost",
+            "parameters",
+            1e-3,
+            column="samples_seen",
         ),
         Scalar("train_s", "seconds of training in all", "cost", "train_seconds"),
         Scalar(
@@ -218,7 +228,7 @@ def _values(last: pd.DataFrame, scalar: Scalar) -> pd.Series[float]:
     wanted = condition.isin([one for one in scalar.conditions if one is not None])
     if None in scalar.conditions:
         wanted |= condition.isna()
-    grouped = rows[wanted].groupby("trial_id")["value"]
+    grouped = rows[wanted].groupby("trial_id")[scalar.column]
     if scalar.reduce == "mean":
         return grouped.mean()
     return grouped.sum().reindex(rows["trial_id"].unique(), fill_value=0.0)

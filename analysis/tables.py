@@ -23,6 +23,8 @@ from analysis.grid import (
     Cell,
     Column,
     Grid,
+    Published,
+    Setting,
     grid,
     seeds_text,
     usual_seeds,
@@ -199,6 +201,7 @@ def caption(source: ResultTable) -> str:
         f"measured by {primary}.",
         f"Protocol {source.protocol}, suite {source.suite}, git revision {made}.",
         *_on_marks(source),
+        *_on_published(source),
     ]
     return " ".join(filter(None, sentences))
 
@@ -217,6 +220,21 @@ def _on_marks(source: ResultTable) -> Iterator[str]:
     shown = sorted(set(source.cells.loc[source.cells["reference"], "label"]))
     if shown:
         yield f"Not ranked, being references trained on all data: {', '.join(shown)}."
+
+
+def _on_published(source: ResultTable) -> Iterator[str]:
+    """What stands below the values, and what is odd about it."""
+    if "published" not in source.cells or not source.cells["published"].notna().any():
+        return
+    yield "Below a value stands what the paper prints, and the difference from it."
+    odd: dict[str, list[str]] = {}
+    for line in source.cells.to_dict("records"):
+        one: Published | None = line["published"]
+        if one is not None and one.note and not math.isnan(one.mean):
+            where = Setting(line["dataset"], line["num_tasks"], line["distribution"])
+            odd.setdefault(one.note, []).append(f"{line['label']} on {where} ({line['metric']})")
+    for note, places in odd.items():
+        yield f"Of the published values, {note}: {'; '.join(places)}."
 
 
 def _on_verdicts(found: Sequence[Verdict], rules: Rules) -> Iterator[str]:

@@ -9,8 +9,8 @@ from matplotlib.ticker import MaxNLocator
 from analysis.attention import of_trial
 from analysis.figures.catalogue import PanelFigure
 from analysis.figures.curves import legend_below, legend_inches
-from analysis.figures.panels import Panel
-from analysis.figures.style import COLUMN_INCHES, house_style, looks
+from analysis.figures.panels import Panel, looks_in
+from analysis.figures.style import COLUMN_INCHES, house_style
 
 
 @house_style()
@@ -25,7 +25,7 @@ def attention_drift(panel: Panel) -> Figure | None:
     if found.empty:
         return None
     labels = [label for label in panel.rows["label"].unique() if (found["label"] == label).any()]
-    style = looks(labels)
+    style = looks_in(panel.rows, labels)
     figure = Figure(figsize=(COLUMN_INCHES, 2.0 + legend_inches(labels)))
     axes = figure.subplots()
     for label in labels:

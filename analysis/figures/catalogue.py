@@ -1,4 +1,4 @@
-"""Every figure of a panel, found by its file: a module of this folder with a `FIGURE`."""
+"""Every figure of a panel, found by its file: a module here with `FIGURE`, or several `FIGURES`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ class PanelFigure:
         name: begins the names of its files.
         title: stands under it.
         draw: gives None where the store lacks what it shows.
+        slow: takes minutes; reports of a paper that shows it draw it, others do not.
     """
 
     name: str
     title: str
     draw: Callable[[Panel], Figure | None]
+    slow: bool = False
 
 
 def panel_figures() -> list[PanelFigure]:
     """All of them, in the order of their modules' names."""
     names = sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
     modules = [importlib.import_module(f"{folder.__name__}.{name}") for name in names]
-    return [module.FIGURE for module in modules if hasattr(module, "FIGURE")]
+    single = [module.FIGURE for module in modules if hasattr(module, "FIGURE")]
+    return [*single, *(one for module in modules for one in getattr(module, "FIGURES", ()))]

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.figures.catalogue import PanelFigure
-from analysis.figures.panels import Panel
-from analysis.figures.style import COLUMN_INCHES, house_style, looks
+from analysis.figures.panels import Panel, looks_in
+from analysis.figures.style import COLUMN_INCHES, house_style
 
 _LINE_INCHES = 0.2
 
@@ -18,7 +18,7 @@ def class_accuracies(panel: Panel) -> Figure | None:
     found = panel.last_details("class_accuracy")
     if not found:
         return None
-    style, labels = looks(found), list(found)
+    style, labels = looks_in(panel.rows, found), list(found)
     figure = Figure(figsize=(COLUMN_INCHES, 0.6 + _LINE_INCHES * len(labels)))
     axes = figure.subplots()
     values = [

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from analysis.figures.catalogue import PanelFigure
 from analysis.figures.curves import legend_columns, legend_inches
-from analysis.figures.panels import Panel
-from analysis.figures.style import COLUMN_INCHES, house_style, looks
+from analysis.figures.panels import Panel, looks_in
+from analysis.figures.style import COLUMN_INCHES, house_style
 
 _LINE_INCHES = 0.17
 _CLEAN = "none"
@@ -21,7 +21,7 @@ def corruptions(panel: Panel) -> Figure | None:
     if table.empty:
         return None
     labels = [str(label) for label in table.index]
-    style = looks(labels)
+    style = looks_in(panel.rows, labels)
     height = 0.6 + _LINE_INCHES * table.shape[1] + legend_inches(labels)
     figure = Figure(figsize=(COLUMN_INCHES, height))
     axes = figure.subplots()

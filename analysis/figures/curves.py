@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures.catalogue import PanelFigure
-from analysis.figures.panels import matrices
-from analysis.figures.style import COLUMN_INCHES, Look, house_style, looks
+from analysis.figures.panels import looks_in, matrices
+from analysis.figures.style import COLUMN_INCHES, Look, house_style
 from analysis.metrics import Matrix, accuracy_curve
 
 _LEGEND_LINE_INCHES = 0.155
@@ -25,7 +28,7 @@ def accuracy_curves(rows: pd.DataFrame) -> Figure:
     Lines join the measured points; a label measured after the last task alone is a single mark.
     """
     found = matrices(rows)
-    style = looks(found)
+    style = looks_in(rows)
     figure = Figure(figsize=(COLUMN_INCHES, 2.3 + legend_inches(list(found))))
     axes = figure.add_subplot()
     for label, a in found.items():
@@ -38,10 +41,17 @@ def accuracy_curves(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def legend_below(figure: Figure, labels: list[str]) -> None:
-    """Put the legend of a figure of a column's width below it."""
-    columns = legend_columns(labels)
-    figure.legend(loc="outside lower center", ncols=columns, handlelength=2.6, columnspacing=1)
+def legend_below(
+    figure: Figure, labels: list[str], handles: Sequence[Artist] | None = None
+) -> None:
+    """Put the legend of a figure of a column's width below it; `handles` None: of all its axes."""
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=legend_columns(labels),
+        handlelength=2.6,
+        columnspacing=1,
+    )
 
 
 def legend_inches(labels: list[str]) -> float:

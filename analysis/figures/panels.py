@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from analysis.aggregate import labelled
+from analysis.figures.style import Look, looks
 from analysis.grid import Setting
 from analysis.load import Results
 from analysis.metrics import Matrix
@@ -26,6 +27,7 @@ class Panel:
     Attributes:
         rows: the accuracies of its trials, under their labels.
         last: all numbers measured after the last task, under the same labels.
+        costs: what its trials cost after every task, under the same labels.
         root: of the store, which holds their records.
     """
 
@@ -34,7 +36,20 @@ class Panel:
     setting: Setting
     rows: pd.DataFrame
     last: pd.DataFrame
+    costs: pd.DataFrame
     root: Path
+
+    def labels(self) -> tuple[str, ...]:
+        return tuple(map(str, self.rows["label"].unique()))
+
+    def only(self, labels: Iterable[str]) -> Panel | None:
+        """The panel of these labels alone, as far as it has them; None if it has none."""
+        wanted = list(labels)
+        rows, last, costs = (
+            frame[frame["label"].isin(wanted).to_numpy()]
+            for frame in (self.rows, self.last, self.costs)
+        )
+        return None if rows.empty else replace(self, rows=rows, last=last, costs=costs)
 
     def last_details(self, kind: str) -> dict[str, list[pd.DataFrame]]:
         """The records of one kind after the last task: of every label that has any, a seed each."""
@@ -53,6 +68,7 @@ def panels(results: Results) -> Iterator[Panel]:
     """The panels of a store that have anything to show."""
     rows = labelled(results, accuracy_rows(results.rows))
     last = labelled(results, _last_rows(results.rows))
+    costs = labelled(results, results.rows[(results.rows["evaluator"] == "cost").to_numpy()])
     for _, part in rows.groupby(_PANEL, sort=False, observed=True):
         first = part.iloc[0]
         setting = Setting(
@@ -65,12 +81,21 @@ def panels(results: Results) -> Iterator[Panel]:
             setting=setting,
             rows=part,
             last=own.merge(last, on=["suite", "label", "trial_id"]),
+            costs=own.merge(costs, on=["suite", "label", "trial_id"]),
             root=results.root,
         )
 
 
 def _last_rows(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[(rows["after_task"] == rows["num_tasks"] - 1).to_numpy()]
+
+
+def looks_in(rows: pd.DataFrame, labels: Iterable[str] | None = None) -> dict[str, Look]:
+    """The look of each label of these rows, or of these among them, in the colour of its method."""
+    known = rows.drop_duplicates("label")
+    methods = dict(zip(known["label"].astype(str), known["method"].astype(str), strict=True))
+    found = looks(methods)
+    return {label: found[label] for label in (methods if labels is None else labels)}
 
 
 def matrices(rows: pd.DataFrame) -> dict[str, Matrix]:

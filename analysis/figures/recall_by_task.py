@@ -9,8 +9,8 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.catalogue import PanelFigure
 from analysis.figures.curves import legend_below, legend_inches
-from analysis.figures.panels import Panel
-from analysis.figures.style import COLUMN_INCHES, house_style, looks
+from analysis.figures.panels import Panel, looks_in
+from analysis.figures.style import COLUMN_INCHES, house_style
 
 _METRICS: Final = {"bits_per_pixel": "bits a pixel", "recall_error": "mean squared error"}
 
@@ -22,7 +22,7 @@ def recall_by_task(panel: Panel) -> Figure | None:
     if rows.empty:
         return None
     labels = [str(label) for label in rows["label"].unique()]
-    style = looks(labels)
+    style = looks_in(panel.rows, labels)
     figure = Figure(figsize=(COLUMN_INCHES, 2.9 + legend_inches(labels)))
     panels = figure.subplots(len(_METRICS), sharex=True)
     for axes, (metric, name) in zip(panels, _METRICS.items(), strict=True):

@@ -7,7 +7,8 @@ setting: `by_setting` parts them. Numbers are means over the seeds.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from typing import Final
 
 import numpy as np
@@ -20,9 +21,14 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.multiples import multiples
-from analysis.figures.style import PAGE_INCHES, house_style, looks
+from analysis.figures.catalogue import PanelFigure
+from analysis.figures.multiples import multiples, picture_axes
+from analysis.figures.panels import Panel, looks_in
+from analysis.figures.style import PAGE_INCHES, house_style
 from analysis.grid import Setting
+from analysis.representations.stored import recorded, with_features
+from analysis.representations.tables import alignment, compare, displacement, in_plane
+from analysis.trial_files import StoreError
 
 _SETTING: Final = ["suite", "protocol", "dataset", "num_tasks", "distribution"]
 _QUANTITIES: Final = {
@@ -38,6 +44,9 @@ _MAP_COLORS: Final = colormaps["cividis"]
 _LINE_COLORS: Final = ListedColormap(colormaps["viridis"](np.linspace(0, 0.85, 256)))  # no yellow
 _LABEL_CHARACTERS: Final = 22
 _LINE_INCHES: Final = 0.17
+_LABEL_INCHES: Final = 0.9
+_STAGES: Final = 5  # side by side
+_IMAGES_A_CLASS: Final = 50  # of a t-SNE of all tasks, so that it takes seconds a trial
 
 
 def by_setting(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -136,9 +145,65 @@ def displacement_curves(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+@house_style()
+def feature_maps(panel: Panel) -> Figure | None:
+    """Features in the plane, a line a label, after up to five tasks: one t-SNE a trial.
+
+    A dot is an image, coloured by the task that brings its class; the first seed's trial.
+    """
+    try:
+        trials = with_features(panel.root, panel.suite, _where(panel))
+    except StoreError:
+        return None
+    wanted = set(panel.rows["label"].astype(str))
+    trials = trials[trials["label"].isin(list(wanted))].drop_duplicates("label")
+    kept = {
+        str(line["label"]): recorded(panel.root, str(line["trial_id"]))
+        for line in trials.to_dict("records")
+    }
+    tasks = panel.setting.num_tasks
+    kept = {label: one for label, one in kept.items() if len(one.after_task) == tasks}
+    if not kept:
+        return None
+    stages = np.unique(np.linspace(0, tasks - 1, min(_STAGES, tasks)).round().astype(int))
+    side = (PAGE_INCHES - _LABEL_INCHES) / len(stages)
+    figure = Figure(figsize=(PAGE_INCHES, 0.4 + len(kept) * side))
+    grid = figure.subplots(len(kept), len(stages), squeeze=False)
+    scale = Normalize(1, max(2, tasks))
+    for line, (label, found) in zip(grid, kept.items(), strict=True):
+        plane = in_plane(found, _IMAGES_A_CLASS, seed=0)
+        first = plane.first_task[np.searchsorted(plane.classes, plane.label)]
+        for axes, stage in zip(line, stages, strict=True):
+            picture_axes(axes)
+            seen = first <= stage
+            spots = plane.vectors[stage][seen]
+            colors = _LINE_COLORS(scale(first[seen] + 1))
+            axes.scatter(spots[:, 0], spots[:, 1], c=colors, s=1.5, linewidths=0)
+        line[0].set_ylabel(textwrap.fill(label, 12), rotation=0, ha="right", va="center")
+    for axes, stage in zip(grid[0], stages, strict=True):
+        axes.set_title(f"after task {stage + 1}", fontsize=7)
+    return figure
+
+
+def _where(panel: Panel) -> dict[str, object]:
+    return {"protocol": panel.protocol, **asdict(panel.setting)}
+
+
+def _of_panel(
+    panel: Panel, analyse: Callable[..., pd.DataFrame], draw: Callable[[pd.DataFrame], Figure]
+) -> Figure | None:
+    """Draw an analysis of a panel's trials; None if they kept no features, or have no partner."""
+    try:
+        rows = analyse(panel.root, panel.suite, where=_where(panel))
+    except StoreError:
+        return None
+    rows = rows[rows["label"].isin(list(panel.rows["label"].unique()))]
+    return None if rows.empty else draw(rows)
+
+
 def _dots(axes: Axes, rows: pd.DataFrame, quantity: str, labels: list[str]) -> None:
     """A mark a label at its mean over seeds, with a bar of ± one sample standard deviation."""
-    for place, (label, look) in enumerate(looks(labels).items()):
+    for place, (label, look) in enumerate(looks_in(rows, labels).items()):
         values = rows.loc[rows["label"] == label, quantity].dropna()
         if len(values):
             axes.errorbar(
@@ -170,3 +235,28 @@ def _color_bar(
     bar = figure.colorbar(colors, ax=[axes for _, axes in panels], shrink=0.9, pad=0.02)
     bar.set_label(caption)
     return bar
+
+
+FIGURES: Final = (
+    PanelFigure(
+        "similarity_to_joint",
+        "Class geometry beside that of joint training",
+        lambda panel: _of_panel(panel, compare, similarity_to_joint),
+        slow=True,
+    ),
+    PanelFigure(
+        "alignment_maps",
+        "Agreement with joint training on each class (cosine of class means)",
+        lambda panel: _of_panel(panel, alignment, alignment_maps),
+        slow=True,
+    ),
+    PanelFigure(
+        "displacement_curves",
+        "How far class centroids have moved since they were learned",
+        lambda panel: _of_panel(panel, displacement, displacement_curves),
+        slow=True,
+    ),
+    PanelFigure(
+        "feature_maps", "Features in the plane (t-SNE), after tasks", feature_maps, slow=True
+    ),
+)

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from analysis.figures.catalogue import PanelFigure
 from analysis.figures.curves import legend_below, legend_inches
-from analysis.figures.panels import Panel
-from analysis.figures.style import COLUMN_INCHES, house_style, looks
+from analysis.figures.panels import Panel, looks_in
+from analysis.figures.style import COLUMN_INCHES, house_style
 
 _SMALLEST = 1e-8
 """Of a share that is drawn: below are rounding errors of features in single precision."""
@@ -20,7 +20,7 @@ def spectra(panel: Panel) -> Figure | None:
     found = panel.last_details("spectrum")
     if not found:
         return None
-    style = looks(found)
+    style = looks_in(panel.rows, found)
     figure = Figure(figsize=(COLUMN_INCHES, 2.3 + legend_inches(list(found))))
     axes = figure.add_subplot()
     for label, seeds in found.items():

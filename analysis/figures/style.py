@@ -7,13 +7,14 @@ colour vision can tell apart; yellow is left out, being hard to see on white.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib as mpl
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
@@ -28,13 +29,18 @@ MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 LINES: Final = ("-", "--", "-.", ":")
 
 METHODS: Final = (
-    *("climb", "cla_b", "cla_e", "cla_r", "cassle", "cassle_r", "scale", "osiris_r", "minred"),
-    *("replay", "lump", "no_strategy", "iid"),
-    *("finetune", "joint", "er", "si", "ewc_online", "lwf", "lwf_mc", "agem", "gem", "hal", "fdr"),
-    *("pnn", "dualnet", "lucir", "rpc", "gss", "pec", "edd", "cls_er", "der_dark", "ewc"),
-    *("exemplar_replay", "icarl", "der_expand", "braincl"),
+    # Sevens, as there are seven colours: the methods of one comparison do not share any.
+    *("climb", "cla_e", "cla_r", "minred", "osiris_r", "scale", "iid"),
+    *("cla_b", "cassle", "cassle_r", "replay", "lump", "no_strategy", "der_dark"),
+    *("joint", "finetune", "ewc", "exemplar_replay", "icarl", "der_expand", "braincl"),
+    *("er", "lwf_mc", "edd", "rpc", "lucir", "dualnet", "pec"),
+    *("si", "ewc_online", "lwf", "agem", "gem", "hal", "fdr"),
+    *("pnn", "gss", "cls_er"),
 )
 """Names with a reserved place in the cycle; a new method needs none, its name picks a free one."""
+
+_PALEST: Final = 0.6
+"""How far towards white the last of several labels of one method goes; still seen on paper."""
 
 _PLACES: Final = len(PALETTE) * len(MARKERS)
 
@@ -85,21 +91,49 @@ def house_style() -> Generator[None]:
             yield
 
 
-def looks(labels: Iterable[str]) -> dict[str, Look]:
+def looks(labels: Iterable[str] | Mapping[str, str]) -> dict[str, Look]:
     """The look of every label; no two alike as long as the places last.
 
-    A name in `METHODS` always looks the same. Any other label takes the place its name hashes to,
-    and only if another unknown label of the figure has that place, the next free one.
+    A method in `METHODS` always has the same colour, and so has any other by what its name hashes
+    to; only if another unknown method of the figure has that place, the next free one. Several
+    labels of one method are shades of its colour, with markers and lines of their own.
+
+    Args:
+        labels: with their methods; without them, each is a method of its own.
     """
-    wanted = list(dict.fromkeys(labels))
-    taken = {label: METHODS.index(label) for label in wanted if label in METHODS}
+    methods = dict(labels) if isinstance(labels, Mapping) else {label: label for label in labels}
+    places = _places(dict.fromkeys(methods.values()))
+    found: dict[str, Look] = {}
+    for method, place in places.items():
+        variants = [label for label, one in methods.items() if one == method]
+        for number, label in enumerate(variants):
+            found[label] = _variant(_look(place), place, number, len(variants))
+    return {label: found[label] for label in methods}
+
+
+def _places(methods: Iterable[str]) -> dict[str, int]:
+    wanted = list(methods)
+    taken = {method: METHODS.index(method) for method in wanted if method in METHODS}
     free = range(len(METHODS), _PLACES)
-    for label in sorted(set(wanted) - set(taken)):
-        start = _hash(label)
+    for method in sorted(set(wanted) - set(taken)):
+        start = _hash(method)
         tries = [free[(start + step) % len(free)] for step in range(len(free))]
         used = set(taken.values())
-        taken[label] = next((place for place in tries if place not in used), tries[0])
-    return {label: _look(taken[label]) for label in wanted}
+        taken[method] = next((place for place in tries if place not in used), tries[0])
+    return taken
+
+
+def _variant(look: Look, place: int, number: int, count: int) -> Look:
+    """The look of a method's label `number` of `count`: the first keeps the method's own."""
+    if not number:
+        return look
+    share = _PALEST * number / (count - 1)  # towards white
+    red, green, blue = (part + (1 - part) * share for part in to_rgb(look.color))
+    return Look(
+        to_hex((red, green, blue)).upper(),
+        MARKERS[(place + number) % len(MARKERS)],
+        LINES[(LINES.index(look.line) + number) % len(LINES)],
+    )
 
 
 def _hash(label: str) -> int:
@@ -116,10 +150,13 @@ def _look(place: int) -> Look:
 
 
 @house_style()
-def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Write `stem`.png and `stem`.pdf; their bytes depend on the figure alone."""
+def save(figure: Figure, stem: Path, about: str = "") -> tuple[Path, Path]:
+    """Write `stem`.png and `stem`.pdf; their bytes depend on the figure and `about` alone.
+
+    `about` goes to their metadata: in a PNG the text `Description`, in a PDF the `Subject`.
+    """
     png, pdf = (stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf"))
-    figure.savefig(png, metadata={"Software": None})
+    figure.savefig(png, metadata={"Software": None} | ({"Description": about} if about else {}))
     figure.set_layout_engine("none")  # what the first drawing laid out holds for the second
-    figure.savefig(pdf, metadata={"CreationDate": None})
+    figure.savefig(pdf, metadata={"CreationDate": None} | ({"Subject": about} if about else {}))
     return png, pdf

@@ -31,6 +31,10 @@ SUITE: Final = "edd_representations"
 """The suite that keeps features of learners and of joint training."""
 
 Numbers = npt.NDArray[np.int64]
+Where = Mapping[str, object]
+"""Values of columns of `analysis.load.trials`."""
+
+NOWHERE: Final[Where] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +85,11 @@ def recorded(root: Path, trial_id: str, after_task: int | None = None) -> Record
     return Recorded(folder, stages, image[0], label[0], classes, first, stacked)
 
 
-def with_features(root: Path, suite: str | None = None) -> pd.DataFrame:
+def with_features(root: Path, suite: str | None = None, where: Where = NOWHERE) -> pd.DataFrame:
     """The finished trials that kept features, of one suite or all: rows of `analysis.load.trials`.
 
-    Labels tell trials apart as they do in tables; `backbone` is the protocol's.
+    Labels tell trials apart as they do in tables; `backbone` is the protocol's. `where` keeps the
+    trials whose columns have these values.
 
     Raises:
         StoreError: if there is no such suite, or no such trial.
@@ -97,6 +102,8 @@ def with_features(root: Path, suite: str | None = None) -> pd.DataFrame:
     wanted = wanted.assign(label=distinct_labels(wanted), backbone=backbones)
     if suite is not None:
         wanted = wanted[wanted["suite"] == suite]
+    for name, value in where.items():
+        wanted = wanted[wanted[name] == value]
     done = wanted[wanted["state"] == DONE]
     kept = done[[_kept(root, str(trial_id)) for trial_id in done["trial_id"]]]
     if kept.empty:
@@ -107,7 +114,9 @@ def with_features(root: Path, suite: str | None = None) -> pd.DataFrame:
     return kept
 
 
-def beside_joint(root: Path, suite: str | None = None) -> Iterator[tuple[str, pd.DataFrame]]:
+def beside_joint(
+    root: Path, suite: str | None = None, where: Where = NOWHERE
+) -> Iterator[tuple[str, pd.DataFrame]]:
     """Each joint trial's id, and the rows of `with_features` that are compared with it.
 
     It has their data set, number of tasks, distribution, protocol and seed (`SETTING`); of several,
@@ -120,7 +129,7 @@ def beside_joint(root: Path, suite: str | None = None) -> Iterator[tuple[str, pd
     everything = with_features(root)
     is_joint = everything["reference"].astype(bool) & (everything["method"] == JOINT)
     joint: list[dict[Any, Any]] = everything[is_joint].to_dict("records")
-    found = with_features(root, suite)
+    found = with_features(root, suite, where)
     found = found[~found["trial_id"].isin([one["trial_id"] for one in joint])]
     partners = [_joint_of(root, line, joint) for line in found.to_dict("records")]
     found = found.assign(joint=partners)

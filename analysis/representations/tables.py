@@ -21,7 +21,9 @@ from analysis.representations.agreement import (
 from analysis.representations.class_measures import MEASURES
 from analysis.representations.drift import centroid_displacement, shared_tsne
 from analysis.representations.stored import (
+    NOWHERE,
     Recorded,
+    Where,
     beside_joint,
     check_same_images,
     recorded,
@@ -30,7 +32,8 @@ from analysis.representations.stored import (
 from analysis.trial_files import StoreError
 
 IDENTITY: Final = (
-    *("suite", "protocol", "label", "dataset", "num_tasks", "distribution", "seed", "trial_id"),
+    *("suite", "protocol", "label", "method", "dataset", "num_tasks", "distribution"),
+    *("seed", "trial_id"),
 )
 """The columns that every table begins with."""
 
@@ -51,7 +54,11 @@ TSNE_IMAGES: Final = 200
 
 
 def compare(
-    root: Path, suite: str | None = None, *, measures: Sequence[str] = USUAL_MEASURES
+    root: Path,
+    suite: str | None = None,
+    *,
+    measures: Sequence[str] = USUAL_MEASURES,
+    where: Where = NOWHERE,
 ) -> pd.DataFrame:
     """Class geometry after the last task, beside that of joint training: EDD's Figure 6.
 
@@ -63,6 +70,7 @@ def compare(
         root: the store.
         suite: whose trials; None: of all suites.
         measures: names of `class_measures.MEASURES`, with their usual settings.
+        where: values of columns of `analysis.load.trials` that a trial must have.
 
     Raises:
         StoreError: if no trial kept features, or none of them has a joint trial beside it.
@@ -72,7 +80,7 @@ def compare(
         if name not in MEASURES:
             raise ValueError(f"unknown measure '{name}'; there are {', '.join(MEASURES)}")
     lines: list[dict[str, Any]] = []
-    for joint_id, rows in beside_joint(root, suite):
+    for joint_id, rows in beside_joint(root, suite, where):
         last = int(rows["num_tasks"].iloc[0]) - 1
         joint = recorded(root, joint_id, last)
         theirs = _geometry(joint, measures)
@@ -88,7 +96,7 @@ def compare(
     return pd.DataFrame(lines)
 
 
-def alignment(root: Path, suite: str | None = None) -> pd.DataFrame:
+def alignment(root: Path, suite: str | None = None, *, where: Where = NOWHERE) -> pd.DataFrame:
     """Agreement with joint training on every class after every task: EDD's Figure 7.
 
     One row a trial, task, metric and class seen by then: `IDENTITY`, `joint` (its trial),
@@ -102,7 +110,7 @@ def alignment(root: Path, suite: str | None = None) -> pd.DataFrame:
         StoreError: as in `compare`.
     """
     lines: list[dict[str, Any]] = []
-    for joint_id, rows in beside_joint(root, suite):
+    for joint_id, rows in beside_joint(root, suite, where):
         joint = recorded(root, joint_id)
         for row in rows.to_dict("records"):
             ours = recorded(root, str(row["trial_id"]))
@@ -119,6 +127,7 @@ def displacement(
     space: Literal["features", "tsne"] = "features",
     images: int = TSNE_IMAGES,
     seed: int = 0,
+    where: Where = NOWHERE,
 ) -> pd.DataFrame:
     """How far each class's mean is from where it was when first learned: EDD's Figure A.1.
 
@@ -132,6 +141,7 @@ def displacement(
         space: of the features themselves, or the plane of one t-SNE of all tasks of a trial.
         images: how many of each class t-SNE takes at most.
         seed: of their choice and of t-SNE; the trial's own has nothing to do with it.
+        where: as in `compare`.
 
     Raises:
         StoreError: if no trial kept features after every task.
@@ -140,10 +150,10 @@ def displacement(
     if space not in _SPACES:
         raise ValueError(f"unknown space '{space}'; there are {', '.join(_SPACES)}")
     lines: list[dict[str, Any]] = []
-    for row in with_features(root, suite).to_dict("records"):
+    for row in with_features(root, suite, where).to_dict("records"):
         found = recorded(root, str(row["trial_id"]))
         if len(found.after_task) == int(row["num_tasks"]):
-            placed = _in_plane(found, images, seed) if space == "tsne" else found
+            placed = in_plane(found, images, seed) if space == "tsne" else found
             lines += [{**_identity(row), "space": space, **line} for line in _distances(placed)]
     if not lines:
         raise StoreError(f"{root}: no trial has records of features after every task")
@@ -186,7 +196,7 @@ def _distances(found: Recorded) -> Iterator[dict[str, Any]]:
             }
 
 
-def _in_plane(found: Recorded, images: int, seed: int) -> Recorded:
+def in_plane(found: Recorded, images: int, seed: int) -> Recorded:
     """At most so many images of each class, with their places in one t-SNE as vectors."""
     rng = np.random.default_rng(seed)
     rows = [np.flatnonzero(found.label == one) for one in found.classes]

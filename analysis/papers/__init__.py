@@ -1,0 +1,1 @@
+"""The papers whose tables and figures `report --paper` draws, one file each."""
