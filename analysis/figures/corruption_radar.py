@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.catalogue import PanelFigure
 from analysis.figures.corruptions import corruption_accuracies
@@ -48,6 +49,7 @@ def corruption_radar(panel: Panel) -> Figure | None:
         text.set_horizontalalignment(_ALIGNMENTS[round(float(np.cos(angle)))])
     axes.tick_params(axis="x", pad=1)
     axes.tick_params(axis="y", labelsize=6)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.set_rlabel_position(-180 / table.shape[1])  # between the last spoke and the first
     axes.set_ylim(bottom=0)
     legend_below(figure, labels)

@@ -37,4 +37,5 @@ def critical_difference(found: Across, methods: dict[str, str]) -> Figure | None
         text_h_margin=0.02,
     )
     axes.grid(visible=False)
+    axes.spines["top"].set_visible(True)
     return figure

@@ -101,17 +101,26 @@ def test_the_method_shown_learns(tmp_path, monkeypatch):
     assert torch.equal(method.predict(x).argmax(1), y)
 
 
-def test_the_notebook_lines_of_the_readme_run(tmp_path, monkeypatch):
-    suite = tmp_path / "quickstart.yaml"
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    """A folder with a store that was run, where the documents look for it."""
+    folder = tmp_path_factory.mktemp("notebook")
+    suite = folder / "quickstart.yaml"
     suite.write_text(
         "{protocol: class_incremental, methods: [finetune], datasets: [digits], num_tasks: 2,"
         " seeds: [0, 1], set: {epochs: 1, batch_size: 256}}"
     )
-    results = tmp_path / "results" / "quickstart"
+    results = folder / "results" / "quickstart"
     Store(results).create()
     for trial in expand(load_suite(suite))[0]:
-        assert execute(trial, Setup(results, tmp_path, {}), lambda _: None).status == "done"
-    monkeypatch.chdir(tmp_path)
+        assert execute(trial, Setup(results, folder, {}), lambda _: None).status == "done"
+    return folder
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "docs" / "analysis.md"])
+def test_the_notebook_examples_run(path, quickstart, monkeypatch):
+    monkeypatch.chdir(quickstart)
+    (example,) = [text for text in blocks(path, "python") if "from analysis" in text]
     names = {}
-    exec(blocks(ROOT / "README.md", "python")[0], names)  # noqa: S102
-    assert len(names["scores"]) == 2
+    exec(compile(example, str(path), "exec"), names)  # noqa: S102 - our own documents
+    assert len(names["results"].trials) == 2

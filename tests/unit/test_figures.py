@@ -5,20 +5,23 @@ import hashlib
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
 from stores import Trial, rows, seen, write_suite, write_trial
 
+from analysis.figures import draw, names
 from analysis.figures.curves import accuracy_curves
 from analysis.figures.heatmap import heat_maps
 from analysis.figures.panels import panels
-from analysis.figures.style import METHODS, looks, save
+from analysis.figures.style import METHODS, PALETTE, looks, save
 from analysis.load import read
+from analysis.paper import papers
 
 A = np.array([[0.9, 0.2], [0.6, 0.8]])
 
 
 @pytest.fixture(scope="module")
-def panel(tmp_path_factory):
+def store(tmp_path_factory):
     """Three labels: two seeds, one seed, and one measured after the last task alone."""
     root = tmp_path_factory.mktemp("store")
     last = A.copy()
@@ -32,7 +35,12 @@ def panel(tmp_path_factory):
     for trial, a in wanted.items():
         write_trial(root, trial, rows(trial, a))
     write_suite(root, list(wanted))
-    (found,) = panels(read(root))
+    return root
+
+
+@pytest.fixture(scope="module")
+def panel(store):
+    (found,) = panels(read(store))
     return found
 
 
@@ -57,6 +65,30 @@ def test_an_unknown_label_keeps_its_look_beside_known_methods():
 def test_unknown_labels_never_look_alike():
     found = looks([f"variant {i}" for i in range(30)])
     assert len({(look.color, look.marker) for look in found.values()}) == 30
+
+
+def test_variants_of_a_method_are_shades_of_its_colour_with_marks_of_their_own():
+    found = looks({"braincl_50": "braincl", "braincl_200": "braincl", "er": "er"})
+    own = looks(["braincl", "er"])
+    assert found["braincl_50"] == own["braincl"]
+    assert found["er"] == own["er"]
+    assert len({(look.color, look.marker) for look in found.values()}) == 3
+    assert found["braincl_50"].marker != found["braincl_200"].marker
+    paler = [sum(to_rgb(found[label].color)) for label in ("braincl_50", "braincl_200")]
+    assert paler[0] < paler[1]
+
+
+def test_one_label_of_a_method_has_its_colour_whatever_it_is_called():
+    assert looks({"ours": "braincl"})["ours"] == looks(["braincl"])["braincl"]
+
+
+@pytest.mark.parametrize("paper", papers().values(), ids=lambda paper: paper.name)
+def test_the_methods_of_a_comparison_are_told_apart(paper):
+    labels = next(item.labels for item in paper.items)
+    found = looks(labels)
+    assert len({(look.color, look.marker) for look in found.values()}) == len(labels)
+    if len(labels) <= len(PALETTE):
+        assert len({look.color for look in found.values()}) == len(labels)
 
 
 def test_looks_do_not_depend_on_the_order_of_labels():
@@ -148,3 +180,25 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone(panel):
     before = dict(mpl.rcParams)
     accuracy_curves(panel.rows)
     assert dict(mpl.rcParams) == before
+
+
+def test_a_notebook_draws_one_figure_of_one_scenario(store):
+    results = read(store)
+    figure = draw(results, "accuracy_curves", dataset="digits")
+    assert isinstance(figure, Figure)
+    assert len(draw(store, "accuracy_curves", labels=["er"]).axes[0].lines) == 1
+    assert set(names()) >= {"accuracy_curves", "heat_maps", "accuracy_memory"}
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "message"),
+    [
+        ("accuracy_curve", {}, "did you mean 'accuracy_curves'"),
+        ("accuracy_curves", {"dataset": "nowhere"}, "0 scenarios fit, name one: suite='demo'"),
+        ("spectra", {}, "the store lacks what 'spectra' shows"),
+        ("accuracy_curves", {"labels": ["nobody"]}, "the store lacks"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said(store, name, where, message):
+    with pytest.raises(ValueError, match=message):
+        draw(store, name, **where)

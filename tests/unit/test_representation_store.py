@@ -87,8 +87,8 @@ def root(tmp_path):
 def test_a_comparison_has_a_row_for_every_trial_beside_joint_and_measure(root):
     found = compare(root)
     assert list(found.columns) == [
-        *("suite", "protocol", "label", "dataset", "num_tasks", "distribution", "seed"),
-        *("trial_id", "joint", "metric", "difference", "correlation"),
+        *("suite", "protocol", "label", "method", "dataset", "num_tasks", "distribution"),
+        *("seed", "trial_id", "joint", "metric", "difference", "correlation"),
     ]
     assert not found.duplicated(["label", "dataset", "num_tasks", "seed", "metric"]).any()
     assert set(found["label"]) == {"edd", "finetune"}
