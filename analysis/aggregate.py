@@ -24,7 +24,7 @@ CELL: Final = ("suite", "protocol", "label", "dataset", "num_tasks", "distributi
 
 STATES: Final = (DONE, DIVERGED, FAILED, MISSING)
 
-AT_MOST: Final = "_at_most_"
+AT_MOST: Final = " at ≤ "
 """In the name of a metric of `analysis.equal_memory`: before the budget."""
 
 _TASK_IL_SUFFIX: Final = "_task_il"
@@ -47,9 +47,9 @@ def definition(name: str) -> Definition:
         ValueError: if there is no such metric.
     """
     if AT_MOST in name:
-        base, budget = name.split(AT_MOST)
-        known, most = definition(base), budget.replace("_", " ")
-        formula = f"{base} of the variant of the method that holds most within {most}"
+        base, _ = name.split(AT_MOST)
+        known = definition(base)
+        formula = f"{base} of the variant of the method that holds most within that memory"
         return Definition(formula, known.scale, known.higher_is_better)
     if name in SCALARS:
         scalar = SCALARS[name]

@@ -7,7 +7,7 @@ would choose on the test set.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import pandas as pd
@@ -28,35 +28,41 @@ def equal_memory(found: pd.DataFrame, metric: str = "FA") -> tuple[pd.DataFrame,
         metric: what is shown.
 
     Returns:
-        Cells labelled by method, of metrics such as `FA_at_most_2_MB`; none if fewer than two
-        methods hold anything.
+        Cells labelled by method, of metrics such as `FA at ≤ 2 MB`; of no scenario of which fewer
+        than two methods hold anything.
     """
     held = found[(found["metric"] == HELD) & (found["n"] > 0)].set_index(_KEY)["mean"]
     scale = SCALARS[HELD].scale
-    lines: list[dict[Any, Any]] = []
+    by_setting: dict[tuple[Any, ...], list[dict[Any, Any]]] = {}
     for line in found[(found["metric"] == metric) & (found["n"] > 0)].to_dict("records"):
         key = tuple(line[name] for name in _KEY)
         if key in held.index and not line["reference"]:
-            lines.append({**line, "held": scale * float(held.loc[key])})
+            setting = tuple(line[name] for name in _SETTING)
+            line["held"] = scale * float(held.loc[key])
+            by_setting.setdefault(setting, []).append(line)
+    chosen = [one for lines in by_setting.values() for one in _at_budgets(lines, metric)]
+    columns = dict.fromkeys(line["metric"] for line in chosen)
+    return pd.DataFrame(chosen, columns=found.columns), sorted(columns, key=_budget)
+
+
+def _at_budgets(lines: Sequence[dict[Any, Any]], metric: str) -> Iterator[dict[Any, Any]]:
+    """For each budget, and each method that has one, the line of its variant."""
     if len({line["method"] for line in lines if line["held"] > 0}) < 2:
-        return found.iloc[:0], []
-    budgets = _budgets([line["held"] for line in lines])
-    chosen: list[dict[Any, Any]] = []
-    for budget in budgets:
-        name = f"{metric}{AT_MOST}{budget:g}_MB"
-        best: dict[tuple[Any, ...], dict[Any, Any]] = {}
-        for line in lines:
-            place = tuple(line[part] for part in _PLACE)
-            if line["held"] <= budget and line["held"] > best.get(place, {"held": -1.0})["held"]:
-                best[place] = line
-        chosen += [{**line, "label": line["method"], "metric": name} for line in best.values()]
-    columns = [f"{metric}{AT_MOST}{budget:g}_MB" for budget in budgets]
-    return pd.DataFrame(chosen, columns=found.columns), columns
+        return
+    for budget in _budgets([line["held"] for line in lines]):
+        fitting = sorted(
+            (line for line in lines if line["held"] <= budget), key=lambda line: line["held"]
+        )
+        for line in {line["method"]: line for line in fitting}.values():
+            yield {**line, "label": line["method"], "metric": f"{metric}{AT_MOST}{budget:g} MB"}
+
+
+def _budget(column: str) -> float:
+    return float(column.split(AT_MOST)[1].removesuffix(" MB"))
 
 
 _SETTING: Final = ["dataset", "num_tasks", "distribution"]
 _KEY: Final = ["label", *_SETTING]
-_PLACE: Final = ["method", *_SETTING]
 
 
 def _budgets(held: Sequence[float]) -> list[float]:

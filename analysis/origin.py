@@ -123,7 +123,7 @@ def read_about(path: Path) -> tuple[str, dict[str, Any]]:
     """
     try:
         if path.suffix == ".pdf":
-            text = str((PdfReader(path).metadata or {}).get("/Subject", ""))
+            text = str((PdfReader(path, strict=True).metadata or {}).get("/Subject", ""))
         else:
             with Image.open(path) as image:
                 text = str(image.info.get("Description", ""))

@@ -27,6 +27,7 @@ class PlainTable:
     heads: Sequence[str]
     lines: Sequence[Sequence[str]]
     values: Sequence[Sequence[float | None]]
+    title: str = ""
     caption: str = ""
     files: Sequence[str] = ()
 

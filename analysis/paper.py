@@ -37,7 +37,6 @@ class PaperTable:
         source: of the published numbers that stand beside it (`analysis.literature`).
         distribution: of its scenarios; None: any.
         requires: settings that a trial must have to be compared with what is published.
-        measure: the column that it is about: scenarios of which nobody measured it are left out.
     """
 
     title: str
@@ -47,7 +46,6 @@ class PaperTable:
     source: str = ""
     distribution: str | None = None
     requires: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    measure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +110,7 @@ def _table(paper: Paper, item: PaperTable, results: Results, rules: Rules) -> Sh
     seen: list[pd.DataFrame] = []
     for suite in trials.loc[wanted, "suite"].unique():
         own = replace(results, trials=trials[wanted & (trials["suite"] == suite)])
-        found = _about(cells(own, item.metrics), item.measure)
+        found = cells(own, item.metrics)
         found = found.assign(published=_beside(own, found, printed, item.requires))
         for number, part in enumerate(by_protocol(_in_order(found, item.labels))):
             key = _stem(item.title) + (f"-{number}" if number else "")
@@ -121,15 +119,6 @@ def _table(paper: Paper, item: PaperTable, results: Results, rules: Rules) -> Sh
                 tables.append(made)
                 seen.append(part)
     return Shown(item.title, tables, [], _lacking(item, seen, printed))
-
-
-def _about(found: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """The cells of scenarios that a table is about."""
-    if not measure:
-        return found
-    measured = ((found["metric"] == measure) & (found["n"] > 0)).astype(int)
-    scenario = [found[name] for name in ("dataset", "num_tasks", "distribution")]
-    return found[measured.groupby(scenario, sort=False).transform("sum") > 0]
 
 
 def _beside(

@@ -256,8 +256,8 @@ def _ranking(found: Across, file: str) -> PlainTable:
     ]
     count = len(found.columns)
     sentences = [
-        f"{found.metric} over {count} benchmarks: mean rank, 1 the best; interquartile mean of all "
-        "seeds on all benchmarks, with the 95 % interval of a bootstrap stratified by benchmark.",
+        f"Mean rank by {found.metric}, 1 the best; interquartile mean of all seeds on all "
+        "benchmarks, with the 95 % interval of a bootstrap stratified by benchmark.",
     ]
     if found.friedman is not None:
         sentences.append(f"All ranks equal: p = {found.friedman:.2g} (Friedman's test).")
@@ -268,8 +268,9 @@ def _ranking(found: Across, file: str) -> PlainTable:
         )
     if found.left_out:
         sentences.append(f"Left out, lacking seeds or benchmarks: {', '.join(found.left_out)}.")
-    heads = ["method", f"rank by {found.metric}", "interquartile mean", "95 % interval"]
-    return PlainTable(heads, lines, values, " ".join(sentences), [file])
+    heads = ["method", "mean rank", "interquartile mean", "95 % interval"]
+    title = f"{found.metric} over {count} benchmarks"
+    return PlainTable(heads, lines, values, title, " ".join(sentences), [file])
 
 
 def _details(found: pd.DataFrame, file: str) -> PlainTable:
@@ -292,7 +293,7 @@ def _details(found: pd.DataFrame, file: str) -> PlainTable:
         numbers = [line[name] for name in ("n", "mean", "low", "difference", "difference_low")]
         numbers += [line["p"], line["p_holm"]]
         values.append([None, None, None, *map(float, numbers)])
-    return PlainTable(heads, lines, values, "", [file])
+    return PlainTable(heads, lines, values, files=[file])
 
 
 def _number(value: float, *, sign: bool = False) -> str:

@@ -32,7 +32,7 @@ from analysis.grid import (
 from analysis.load import DONE, Results, read
 from analysis.scalars import SCALARS
 from analysis.stats import LEVEL, TESTS
-from analysis.verdicts import DEFAULT, Rules, Verdict
+from analysis.verdicts import DEFAULT, Rules, Verdict, no_verdict
 
 DEFAULT_METRICS: Final = ("CA", "FA")
 
@@ -168,10 +168,17 @@ def revisions(results: Results, found: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _measured(found: pd.DataFrame) -> pd.DataFrame:
-    """Cells without the scalars that no trial of a setting measured, though some are done."""
-    setting = found.groupby(["dataset", "num_tasks", "distribution", "metric"], sort=False)
-    nobody = (setting["n"].transform("sum") == 0) & (setting["done"].transform("sum") > 0)
-    return found[~(nobody & found["metric"].isin(list(SCALARS)))]
+    """Cells without the scalars that no trial of a setting measured, though some are done.
+
+    Where a table is about scalars, neither are there settings of which none was measured.
+    """
+    setting = ["dataset", "num_tasks", "distribution"]
+    scalar = found["metric"].isin(list(SCALARS))
+    column = found.groupby([*setting, "metric"], sort=False)
+    nobody = (column["n"].transform("sum") == 0) & (column["done"].transform("sum") > 0)
+    kept = found[~(nobody & scalar)]
+    about = kept["metric"].isin(list(SCALARS)).groupby([kept[name] for name in setting], sort=False)
+    return kept[about.transform("any")] if about.any().any() else kept
 
 
 def wide(source: ResultTable) -> pd.DataFrame:
@@ -187,7 +194,10 @@ def wide(source: ResultTable) -> pd.DataFrame:
 
 def caption(source: ResultTable) -> str:
     """What the numbers are: definitions, spread, seeds, protocol, revision, and what marks mean."""
-    formulas = [f"{name} = {definition(name).formula}" for name in source.metrics]
+    names: dict[str, list[str]] = {}
+    for name in source.metrics:
+        names.setdefault(definition(name).formula, []).append(name)
+    formulas = [f"{', '.join(own)} = {formula}" for formula, own in names.items()]
     primary = ", ".join(sorted(set(source.cells["primary"])))
     seeds = usual_seeds(source.cells)
     others = {tuple(scores) for scores in source.cells["scores"] if scores} - {seeds}
@@ -245,9 +255,8 @@ def _on_verdicts(found: Sequence[Verdict], rules: Rules) -> Iterator[str]:
             f"{TIED} not significantly worse than the best{some} ({TESTS[rules.test]}, "
             f"Holm's correction over the column, {LEVEL:g})."
         )
-    reasons = list(dict.fromkeys(one.too_few for one in found if one.too_few))
-    if reasons:
-        yield f"No verdict on differences with {'; nor with '.join(reasons)}."
+    if reason := no_verdict(found):
+        yield reason
 
 
 def _unequal(found: Grid) -> list[Column]:

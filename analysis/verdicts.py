@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -59,14 +59,22 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A column's best label, what the others lack to it, and what can be said of that.
-
-    `too_few` says why nothing can be, and is empty otherwise.
-    """
+    """A column's best label, and what the others lack to it; `rules` say how that was tested."""
 
     best: str
     differences: tuple[Difference, ...]
-    too_few: str
+    rules: Rules
+
+    @property
+    def n(self) -> int:
+        """The fewest seeds behind a difference."""
+        return min((one.n for one in self.differences), default=0)
+
+    @property
+    def too_few(self) -> bool:
+        """Whether no difference, however large, could have been significant with so few seeds."""
+        smallest = smallest_p(self.n, self.rules.test)
+        return bool(self.differences) and len(self.differences) * smallest >= LEVEL
 
     def tied(self, label: str) -> bool:
         """Whether the test was able to find this label worse than the best and did not."""
@@ -91,7 +99,23 @@ def verdict(scores: Mapping[str, Scores], best: str, rules: Rules = DEFAULT) -> 
         Difference(label, len(values), _mean(values), *t_interval(values), float(one), float(after))
         for label, values, one, after in zip(others, pairs, p, adjusted, strict=True)
     )
-    return Verdict(best, found, _too_few(found, rules))
+    return Verdict(best, found, rules)
+
+
+def no_verdict(found: Sequence[Verdict]) -> str:
+    """Why nothing is said of columns with too few seeds, and how many would do; or nothing."""
+    unable = [one for one in found if one.too_few]
+    if not unable:
+        return ""
+    most = max(unable, key=lambda one: (len(one.differences), -one.n))
+    n, count, test = most.n, len(most.differences), most.rules.test
+    some = "" if len(unable) == len(found) else " of some columns"
+    return (
+        f"No verdict on differences{some}: with {n} seed{'' if n == 1 else 's'} the {TESTS[test]} "
+        f"cannot reach p < {LEVEL:g} (at best {smallest_p(n, test):.2g}"
+        f"{f' before correction for {count} comparisons' if count > 1 else ''}); "
+        f"{seeds_needed(count, test)} seeds could."
+    )
 
 
 def _paired(ours: Scores, theirs: Scores) -> list[float]:
@@ -106,19 +130,3 @@ def _tested(pairs: list[list[float]], test: Test) -> Numbers:
 
 def _mean(values: list[float]) -> float:
     return float(np.mean(values)) if values else float("nan")
-
-
-def _too_few(found: tuple[Difference, ...], rules: Rules) -> str:
-    """Why no difference could have been significant, or nothing."""
-    n, count = min((one.n for one in found), default=0), len(found)
-    smallest = smallest_p(n, rules.test)
-    if not found or count * smallest < LEVEL:
-        return ""
-    seeds = f"{n} seed{'' if n == 1 else 's'}"
-    needed = seeds_needed(count, rules.test)
-    over = f"for {count} comparisons " if count > 1 else ""
-    return (
-        f"{seeds}: the {TESTS[rules.test]} cannot reach p < {LEVEL:g} "
-        f"{over}(at best {smallest:.2g}"
-        f"{' before correction' if count > 1 else ''}; {needed} seeds could)"
-    )

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from analysis.figures.catalogue import PanelFigure
 from analysis.figures.curves import legend_below, legend_inches
 from analysis.figures.panels import Panel, looks_in
-from analysis.figures.style import COLUMN_INCHES, house_style
+from analysis.figures.style import COLUMN_INCHES, house_style, logarithmic
 
 _SMALLEST = 1e-8
 """Of a share that is drawn: below are rounding errors of features in single precision."""
@@ -39,6 +39,8 @@ def spectra(panel: Panel) -> Figure | None:
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
+    logarithmic(axes.xaxis)
+    logarithmic(axes.yaxis)
     axes.set_xlabel("eigenvalue, the largest first")
     axes.set_ylabel("share of the variance")
     legend_below(figure, list(found))

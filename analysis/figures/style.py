@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib as mpl
+from matplotlib.axis import Axis
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -67,6 +69,7 @@ _SETTINGS: Final[dict[RcKeyType, Any]] = {
     "figure.dpi": 100,
     "figure.constrained_layout.use": True,
     "savefig.dpi": DPI,
+    "text.parse_math": False,  # a label may hold any sign
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
     "image.interpolation": "nearest",
@@ -134,6 +137,12 @@ def _variant(look: Look, place: int, number: int, count: int) -> Look:
         MARKERS[(place + number) % len(MARKERS)],
         LINES[(LINES.index(look.line) + number) % len(LINES)],
     )
+
+
+def logarithmic(axis: Axis) -> None:
+    """Write the powers of ten of a logarithmic axis without the mathematics that is off."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _hash(label: str) -> int:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.curves import legend_below, legend_inches
 from analysis.figures.panels import Panel, looks_in
-from analysis.figures.style import COLUMN_INCHES, house_style
+from analysis.figures.style import COLUMN_INCHES, house_style, logarithmic
 from analysis.scalars import SCALARS, final_scalars
 from analysis.stats import spread
 
@@ -73,3 +73,4 @@ def _scale(axes: Axes, values: list[float]) -> None:
         else:
             axes.set_xscale("symlog", linthresh=min(positive))
             axes.set_xlim(left=0)
+        logarithmic(axes.xaxis)

@@ -39,7 +39,6 @@ PAPER: Final = Paper(
         PaperTable(
             "Corruption table: accuracy under corruptions",
             metrics=("FA", "mCA", "mCA_drop"),
-            measure="mCA",
             suite="braincl_robustness",
             labels=_METHODS,
         ),
@@ -49,14 +48,12 @@ PAPER: Final = Paper(
         PaperTable(
             "Long-tail table: many, medium and few images a class",
             metrics=("FA", "many", "medium", "few"),
-            measure="many",
             suite="braincl_robustness",
             labels=_METHODS,
         ),
         PaperTable(
             "OOD table: telling foreign images from own ones",
             metrics=("AUROC", "AUPR", "FPR95"),
-            measure="AUROC",
             suite="braincl_robustness",
             labels=_METHODS,
         ),

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -219,6 +220,37 @@ def test_reproducing_a_trial_that_is_not_stored_is_refused(call, store, trial_id
 
 def test_a_report_of_no_folder_is_refused(call, tmp_path):
     assert_refused(call("report", tmp_path / "nothing"), "nothing", "no such folder")
+
+
+def test_a_report_of_an_empty_folder_is_refused(call, tmp_path):
+    assert_refused(call("report", tmp_path), "no trial is stored and no suite wants any")
+
+
+def test_a_report_of_an_unknown_paper_is_refused(call, tmp_path):
+    assert_refused(call("report", tmp_path, "--paper", "clim"), "'clim'; did you mean 'climb'?")
+
+
+def test_verifying_what_is_no_figure_is_refused(call, tmp_path):
+    (tmp_path / "notes.pdf").write_text("hello")
+    finished = call("report", tmp_path, "--verify", tmp_path / "notes.pdf")
+    assert_refused(finished, r"notes\.pdf: cannot be read as a PNG or PDF")
+
+
+def test_compacting_no_folder_is_refused(call, tmp_path):
+    assert_refused(call("compact", tmp_path / "nothing"), "nothing: no such folder")
+
+
+def test_two_results_of_one_trial_that_differ_are_named(call, run, suite, store):
+    assert run(suite(seeds=[0], methods=["finetune"])).status == 0
+    (trial_id,) = trial_ids(store, "tiny")
+    file = store / "trials" / f"{trial_id}.parquet"
+    table = pq.read_table(file)
+    assert call("compact", store).status == 0
+    rows = table.to_pylist()
+    rows[0]["value"] += 0.25
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), file)
+    for command in ("report", "compact"):
+        assert_refused(call(command, store), f"two results of trial {trial_id} differ", "remove")
 
 
 def test_showing_an_unknown_method_is_refused(call):

@@ -185,10 +185,53 @@ def test_a_report_of_an_unfinished_suite_says_what_is_missing(call, run, suite, 
     assert "2 missing" in page or "1 missing" in page
 
 
+def test_a_merged_store_is_planned_run_reported_and_reproduced_as_before(call, run, suite, store):
+    path = suite(seeds=[0])
+    run(path)
+    ids = trial_ids(store, "tiny")
+    merged = call("compact", store)
+    assert (merged.status, merged.err) == (0, "")
+    assert "2 files (" in merged.out
+    assert "are now one part of 2 trials" in merged.out
+    assert files(store, "trials") == []
+    assert "nothing to merge" in call("compact", store).out
+    assert "nothing to run" in call("plan", path, "--results", store).out
+    assert "tiny: 2 trials, 0 to run" in run(path).out
+    assert call("reproduce", ids[0], "--results", store).status == 0
+    assert run(suite(seeds=[0, 1])).status == 0
+    assert len(files(store, "trials")) == 2
+    assert "2 files and 1 parts" in call("compact", store).out
+
+
+def test_a_report_of_a_paper_names_the_suites_that_make_what_is_lacking(call, run, suite, store):
+    run(suite(**ONE, protocol="class_incremental_edd"))
+    finished = call("report", store, "--paper", "edd")
+    assert (finished.status, finished.err) == (0, "")
+    page = (store / "report-edd" / "index.html").read_text()
+    assert "Table 1: final accuracy" in page
+    assert "python run_benchmark.py run configs/suite/edd_table_a6.yaml" in page
+    assert "table_1" in " ".join(files(store, "report-edd"))
+
+
+def test_a_figure_is_verified_against_its_store(call, run, suite, store):
+    path = suite(**ONE)
+    run(path)
+    call("report", store)
+    figure = next((store / "report" / "figures").glob("accuracy_curves*.pdf"))
+    same = call("report", store, "--verify", figure)
+    assert same.status == 0
+    assert "byte for byte" in same.out
+    run(suite(methods=["finetune"], seeds=[0, 1]))
+    other = call("report", store, "--verify", figure)
+    assert other.status == 1
+    assert "1 then, 2 now" in other.out
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
         ("methods", "er"),
+        ("papers", "climb"),
         ("datasets", "digits"),
         ("protocols", "online_ssl"),
         ("suites", "quickstart"),

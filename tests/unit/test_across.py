@@ -114,14 +114,14 @@ def test_at_equal_memory_the_largest_variant_that_fits_counts_not_the_best(tmp_p
         },
     )
     chosen, columns = equal_memory(found)
-    assert columns == ["FA_at_most_1_MB", "FA_at_most_2_MB", "FA_at_most_5_MB"]
+    assert columns == ["FA at ≤ 1 MB", "FA at ≤ 2 MB", "FA at ≤ 5 MB"]
     table = chosen.pivot_table(index="label", columns="metric", values="mean")[columns]
     assert table.loc["er"].tolist() == [0.9, 0.5, 0.5]
     assert table.loc["finetune"].tolist() == pytest.approx([0.1, 0.1, 0.1])
     assert table.loc["gem"].isna().tolist() == [True, True, False]
     assert "joint" not in table.index
     assert definition(columns[0]).scale == 100.0
-    assert "holds most within 1 MB" in definition(columns[0]).formula
+    assert "holds most within that memory" in definition(columns[0]).formula
 
 
 def test_nothing_is_compared_where_hardly_anything_is_held(tmp_path):

@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from stores import Trial, rows, seen, write_suite, write_trial
 
 from analysis.figures import draw, names
 from analysis.figures.curves import accuracy_curves
 from analysis.figures.heatmap import heat_maps
 from analysis.figures.panels import panels
-from analysis.figures.style import METHODS, PALETTE, looks, save
+from analysis.figures.style import METHODS, PALETTE, logarithmic, looks, save
 from analysis.load import read
 from analysis.paper import papers
 
@@ -202,3 +203,28 @@ def test_a_notebook_draws_one_figure_of_one_scenario(store):
 def test_what_cannot_be_drawn_is_said(store, name, where, message):
     with pytest.raises(ValueError, match=message):
         draw(store, name, **where)
+
+
+HOSTILE = (r"$\frac{$", "a$b$c", "100 % & <b>_x^2_</b>", r"\textbf{x} ~ #1")
+
+
+def test_labels_of_any_signs_are_drawn_as_they_are(tmp_path):
+    wanted = [Trial(name, num_tasks=2) for name in HOSTILE]
+    for trial in wanted:
+        write_trial(tmp_path, trial, rows(trial, seen(A)))
+    write_suite(tmp_path, wanted)
+    for number, name in enumerate(("accuracy_curves", "heat_maps", "plasticity_stability")):
+        figure = draw(tmp_path, name)
+        save(figure, tmp_path / str(number))
+        texts = {text.get_text().replace("\n", " ") for text in figure.findobj(Text)}
+        assert set(HOSTILE) <= texts
+
+
+def test_logarithmic_axes_have_numbers(store, tmp_path):
+    figure = Figure()
+    axes = figure.add_subplot()
+    axes.plot([1, 1000], [1, 2])
+    axes.set_xscale("log")
+    logarithmic(axes.xaxis)
+    save(figure, tmp_path / "log")
+    assert {"1", "100"} <= {text.get_text() for text in axes.get_xticklabels()}

@@ -16,7 +16,7 @@ from analysis.stats import (
     smallest_p,
     stratified_interval,
 )
-from analysis.verdicts import Rules, verdict
+from analysis.verdicts import Rules, no_verdict, verdict
 
 
 def brute_force(differences):
@@ -87,7 +87,7 @@ def test_a_clear_difference_is_found_and_a_small_one_is_not():
     found = verdict(
         {"best": scores(*best), "near": scores(*near), "far": scores(*EIGHT[2])}, "best"
     )
-    assert found.too_few == ""
+    assert not found.too_few
     assert found.tied("near")
     assert not found.tied("far")
     far = next(one for one in found.differences if one.label == "far")
@@ -114,22 +114,26 @@ def test_too_few_seeds_are_said_in_place_of_a_verdict():
     three = {name: scores(*(level + EIGHT[0][:3])) for name, level in (("a", 9.0), ("b", 0.0))}
     found = verdict(three, "a")
     assert not found.tied("b")
-    assert found.too_few == (
-        "3 seeds: the exact sign-flip test of differences paired by seed cannot reach p < 0.05 "
-        "(at best 0.25; 6 seeds could)"
+    assert found.too_few
+    assert no_verdict([found]) == (
+        "No verdict on differences: with 3 seeds the exact sign-flip test of differences paired by "
+        "seed cannot reach p < 0.05 (at best 0.25); 6 seeds could."
     )
 
 
 def test_more_rivals_need_more_seeds():
     many = {f"m{i}": scores(*(EIGHT[0][:6] - i)) for i in range(6)}
-    assert "for 5 comparisons (at best 0.031 before correction; 8 seeds could)" in (
-        verdict(many, "m0").too_few
-    )
+    text = no_verdict([verdict(many, "m0")])
+    assert "(at best 0.031 before correction for 5 comparisons); 8 seeds could." in text
+    able = verdict({name: many[name] for name in ("m0", "m1")}, "m0")
+    assert not able.too_few
+    assert no_verdict([able]) == ""
+    assert "No verdict on differences of some columns" in no_verdict([able, verdict(many, "m0")])
 
 
 def test_the_t_test_may_be_asked_for():
     three = {"a": scores(9.0, 9.1, 9.2), "b": scores(0.0, 0.3, 0.1)}
-    assert verdict(three, "a", Rules(test="t")).too_few == ""
+    assert verdict(three, "a", Rules(test="t")).too_few is False
     assert not verdict(three, "a", Rules(test="t")).tied("b")
 
 
