@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import union_categoricals
 
-from analysis.part_files import part_folders, read_part
+from analysis.part_files import part_folders, read_part, read_part_manifest
 from analysis.summary import IDENTITY
-from analysis.trial_files import Provenance, StoreError, read_trials, stored
+from analysis.trial_files import Provenance, StoreError, read_manifest, read_trials, stored
 from harness.schema import FAILURES, SUITES, TRIALS
 
 __all__ = ["Provenance", "Results", "StoreError", "load", "manifest", "read", "trials"]
@@ -81,10 +81,12 @@ def manifest(root: Path, trial_id: str) -> dict[str, Any]:
     Raises:
         StoreError: if it is not stored.
     """
-    for line in _rows(root)[1]:
-        if line.trial_id == trial_id:
-            return json.loads(line.manifest)
-    raise StoreError(f"{root}: no such trial is stored: {trial_id}")
+    found = read_manifest(root, trial_id)
+    for folder in part_folders(root) if found is None else ():
+        found = found or read_part_manifest(folder, trial_id)
+    if found is None:
+        raise StoreError(f"{root}: no such trial is stored: {trial_id}")
+    return found
 
 
 def _rows(root: Path) -> tuple[pd.DataFrame, list[Provenance]]:

@@ -67,6 +67,17 @@ def read_part(folder: Path) -> tuple[pd.DataFrame, list[Provenance]]:
     return pd.DataFrame(held, copy=False), provenance
 
 
+def read_part_manifest(folder: Path, trial_id: str) -> dict[str, Any] | None:
+    """The manifest of one trial; None if it is not in this part."""
+    path = folder / INDEX_FILE
+    wanted = [("trial_id", "=", trial_id)]
+    try:
+        texts = pq.read_table(path, columns=["manifest"], filters=wanted)["manifest"].to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, error) from error
+    return manifest_of(path, texts[0]) if texts else None
+
+
 def _index(path: Path) -> tuple[pd.DataFrame, list[Provenance]]:
     try:
         table = pq.read_table(path, columns=INDEX.names)

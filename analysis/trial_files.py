@@ -86,6 +86,18 @@ def read_trials(paths: Sequence[Path]) -> tuple[pa.Table, list[Provenance]]:
     return rows, [line for _, lines in parts for line in lines]
 
 
+def read_manifest(root: Path, trial_id: str) -> dict[str, Any] | None:
+    """The manifest of one trial; None if it has no file of its own."""
+    path = root / TRIALS / f"{trial_id}.parquet"
+    if not path.is_file():
+        return None
+    try:
+        metadata = pq.read_metadata(path).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, error) from error
+    return manifest_of(path, _text(path, metadata, MANIFEST_KEY))
+
+
 def _read_batch(paths: Sequence[Path]) -> tuple[pa.Table, list[Provenance]]:
     trials = [_read(path) for path in paths]
     return _encoded(_with_metadata(trials)), [trial.provenance for trial in trials]

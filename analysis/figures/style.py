@@ -35,7 +35,7 @@ METHODS: Final = (
     *("climb", "cla_e", "cla_r", "minred", "osiris_r", "scale", "iid"),
     *("cla_b", "cassle", "cassle_r", "replay", "lump", "no_strategy", "der_dark"),
     *("joint", "finetune", "ewc", "exemplar_replay", "icarl", "der_expand", "braincl"),
-    *("er", "lwf_mc", "edd", "rpc", "lucir", "dualnet", "pec"),
+    *("pec", "lwf_mc", "edd", "rpc", "lucir", "er", "dualnet"),
     *("si", "ewc_online", "lwf", "agem", "gem", "hal", "fdr"),
     *("pnn", "gss", "cls_er"),
 )

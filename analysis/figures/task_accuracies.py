@@ -44,7 +44,7 @@ def task_accuracies(panel: Panel) -> Figure | None:
         plot.set_ylim(0, 102)
         plot.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     figure.supxlabel("tasks learned", fontsize=8)
-    figure.supylabel("accuracy on the task (%)", fontsize=8)
+    figure.supylabel("accuracy (%)", fontsize=8)
     bar = figure.colorbar(
         ScalarMappable(scale, _COLORS), ax=list(axes.values()), shrink=0.9, pad=0.02
     )
