@@ -13,12 +13,13 @@ from rich.console import Console
 from stores import Trial, rows, seen, write_failure, write_suite, write_trial
 
 from analysis.aggregate import cells, distinct_labels
-from analysis.grid import BEST, SECOND
+from analysis.grid import BEST, SECOND, TIED
 from analysis.load import read, trials
 from analysis.tables import (
     ResultTable,
     caption,
     csv,
+    differences,
     latex,
     markdown,
     result_tables,
@@ -26,6 +27,7 @@ from analysis.tables import (
     terminal_tables,
     wide,
 )
+from analysis.verdicts import Rules
 
 
 def constant(value: float, tasks: int = 3) -> np.ndarray:
@@ -119,6 +121,58 @@ def test_a_suite_chooses_the_columns_of_its_tables_and_costs_are_those_after_the
     assert cell(tmp_path, "er", "held_MB").text() == "2.50 ± 0.71"
     assert cell(tmp_path, "er", "forgetting").text() == "0.00 ± 0.00"
     assert "held_MB = MB that the method holds" in caption(only(tmp_path))
+
+
+def test_images_drawn_are_counted_until_the_end_of_the_last_task(tmp_path):
+    trial = Trial("er", num_tasks=2)
+    lines = rows(trial, constant(0.5, 2))
+    lines += rows(trial, constant(7.0, 2), metric="parameters", evaluator="cost")
+    write_trial(tmp_path, trial, lines)
+    write_suite(tmp_path, [trial], metrics=["FA", "images_k"])
+    assert cell(tmp_path, "er", "images_k").mean == pytest.approx(0.1)  # 50 a task
+
+
+def test_seeds_that_differ_are_named_and_not_ranked(tmp_path):
+    wanted = [Trial("er", 0), Trial("er", 1), Trial("gem", 1), Trial("gem", 2)]
+    for trial in wanted:
+        write_trial(tmp_path, trial, rows(trial, constant(0.5 + trial.seed / 10)))
+    write_suite(tmp_path, wanted)
+    assert {cell(tmp_path, name).rank for name in ("er", "gem")} == {0}
+    notes = {cell(tmp_path, name).note() for name in ("er", "gem")}
+    assert len(notes & {"", "(seeds 0, 1)", "(seeds 1, 2)"}) == 2
+    assert "Not ranked, since seeds differ: CA on digits, 3 tasks" in caption(only(tmp_path))
+    (asked,) = result_tables(tmp_path, rules=Rules(unequal=True))
+    ranks = {label: one.rank for (label, column), one in asked.grid.cells.items()}
+    assert set(ranks.values()) == {BEST, SECOND}
+
+
+def test_what_is_no_worse_than_the_best_is_marked_in_every_form(tmp_path):
+    levels = {"er": 0.5, "gem": 0.499, "agem": 0.2}
+    wanted = [Trial(name, seed) for name in levels for seed in range(8)]
+    for trial in wanted:
+        swing = 0.02 * (-1) ** trial.seed if trial.method == "gem" else 0.0
+        write_trial(tmp_path, trial, rows(trial, constant(levels[trial.method] + swing)))
+    write_suite(tmp_path, wanted)
+    source = only(tmp_path)
+    assert {label for (label, _), one in source.grid.cells.items() if one.tied} == {"gem"}
+    assert markdown(source).count(TIED) == 2 + 1  # two metrics, and the caption
+    assert latex(source).count(r"$^\dagger$") == 3
+    assert f"{TIED} not significantly worse than the best" in caption(source)
+    found = differences(source).set_index(["metric", "label"])
+    assert found.loc[("CA", "agem"), "p_holm"] == pytest.approx(2 * 2 / 256)
+    assert np.isnan(found.loc[("CA", "er"), "difference"])
+    assert found.loc[("CA", "gem"), "low"] < 49.9 < found.loc[("CA", "gem"), "high"]
+
+
+def test_too_few_seeds_mark_nothing_and_say_so(tmp_path):
+    wanted = [Trial(name, seed) for name in ("er", "gem") for seed in range(3)]
+    for trial in wanted:
+        write_trial(tmp_path, trial, rows(trial, constant(0.5 + trial.seed / 10)))
+    write_suite(tmp_path, wanted)
+    assert TIED not in markdown(only(tmp_path))
+    assert "No verdict on differences: with 3 seeds" in caption(only(tmp_path))
+    (t,) = result_tables(tmp_path, rules=Rules(test="t"))
+    assert "t-test of differences paired by seed" in caption(t)
 
 
 def test_costs_are_not_ranked(tmp_path):
