@@ -132,15 +132,6 @@ def _scores(trials: pd.DataFrame, number: pd.Series[int], metric: str) -> list[d
     return found
 
 
-def labelled(results: Results, rows: pd.DataFrame) -> pd.DataFrame:
-    """Those of `rows` that suites want, once for each suite, under its labels and in its order."""
-    trials = results.trials.assign(label=distinct_labels(results.trials))
-    theirs = ["suite", "label", "dataset", "primary"]
-    wanted = trials.loc[trials["state"] == DONE, ["trial_id", *theirs]]
-    own = rows.drop(columns=theirs).astype({"trial_id": object})
-    return wanted.merge(own, on="trial_id")
-
-
 def distinct_labels(trials: pd.DataFrame) -> pd.Series[Any]:
     """Every trial's label, with the settings that differ where groups would share a cell."""
     labels: dict[Hashable, str] = trials["label"].astype(str).to_dict()

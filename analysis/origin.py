@@ -106,7 +106,7 @@ def draw(results: Results, query: Query) -> Figure | None:
     if query.figure not in kinds:
         return None
     # The whole suite, as its labels may say how they differ in another setting.
-    for panel in panels(results.only(results.trials[results.trials["suite"] == query.suite])):
+    for panel in panels(results, query.suite):
         place = (panel.suite, panel.protocol, *asdict(panel.setting).values())
         wanted = (query.suite, query.protocol, query.dataset, query.num_tasks, query.distribution)
         if place == wanted:

@@ -105,12 +105,12 @@ class _Writer:
         self.out = out
         self.rules = rules
         self.notify = notify
-        self.panels = list(panels(results))
 
     def paper(self, paper: Paper) -> Section:
         """A block for every table and figure of a paper."""
         blocks: list[Block] = []
-        for item in shown(paper, self.results, self.panels, self.rules):
+        known = [one for one in panels(self.results) if one.protocol in paper.protocols]
+        for item in shown(paper, self.results, known, self.rules):
             tables = [self.table(table, table.part) for table in item.tables]
             figures = [self.picture(kind, panel, panel.labels()) for kind, panel in item.figures]
             pictures = [picture for picture in figures if picture is not None]
@@ -141,8 +141,8 @@ class _Writer:
         made = [self.table(table, part) for part, table in own]
         found = [
             self.picture(kind, panel)
-            for panel in self.panels
-            if (panel.suite, panel.protocol) == (suite, protocol)
+            for panel in panels(self.results, suite)
+            if panel.protocol == protocol
             for kind in panel_figures()
             if not kind.slow
         ]

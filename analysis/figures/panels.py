@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from analysis.aggregate import labelled
+from analysis.aggregate import distinct_labels
 from analysis.figures.style import Look, looks
 from analysis.grid import Setting
-from analysis.load import Results
+from analysis.load import DONE, Results
 from analysis.metrics import Matrix
 from analysis.records import last_records
 from analysis.summary import accuracy_rows, measured
@@ -64,30 +65,57 @@ class Panel:
         return {label: frames for label, frames in found.items() if frames}
 
 
-def panels(results: Results) -> Iterator[Panel]:
-    """The panels of a store that have anything to show."""
-    rows = labelled(results, accuracy_rows(results.rows))
-    last = labelled(results, _last_rows(results.rows))
-    costs = labelled(results, results.rows[(results.rows["evaluator"] == "cost").to_numpy()])
-    for _, part in rows.groupby(_PANEL, sort=False, observed=True):
+def panels(results: Results, suite: str | None = None) -> Iterator[Panel]:
+    """The panels of a store, or of one of its suites, that have anything to show, one at a time."""
+    trials = results.trials.assign(label=distinct_labels(results.trials))
+    done = trials[trials["state"] == DONE]
+    if suite is not None:
+        done = done[done["suite"] == suite]
+    stored = _Rows(results.rows)
+    for _, part in done.groupby(_PANEL, sort=False):
         first = part.iloc[0]
-        setting = Setting(
-            str(first["dataset"]), int(first["num_tasks"]), str(first["distribution"])
-        )
-        own = part[["suite", "label", "trial_id"]].drop_duplicates()
+        found = stored.of(part)
+        rows = accuracy_rows(found)
+        if rows.empty:
+            continue
+        last = found["after_task"] == found["num_tasks"] - 1
+        own = found["trial_id"].isin(rows["trial_id"].unique())
         yield Panel(
             suite=str(first["suite"]),
             protocol=str(first["protocol"]),
-            setting=setting,
-            rows=part,
-            last=own.merge(last, on=["suite", "label", "trial_id"]),
-            costs=own.merge(costs, on=["suite", "label", "trial_id"]),
+            setting=Setting(
+                str(first["dataset"]), int(first["num_tasks"]), str(first["distribution"])
+            ),
+            rows=rows,
+            last=found[(last & own).to_numpy()],
+            costs=found[((found["evaluator"] == "cost") & own).to_numpy()],
             root=results.root,
         )
 
 
-def _last_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[(rows["after_task"] == rows["num_tasks"] - 1).to_numpy()]
+class _Rows:
+    """The rows of a store by trial, so that a panel's are found without a look at the rest."""
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        codes, names = pd.factorize(rows["trial_id"])
+        self._rows = rows
+        self._order = np.argsort(codes, kind="stable")
+        self._ends = np.cumsum(np.bincount(codes, minlength=len(names)))
+        self._place = {str(name): place for place, name in enumerate(names)}
+
+    def of(self, trials: pd.DataFrame) -> pd.DataFrame:
+        """All rows of these wanted trials, in their order, under their suite's names for them."""
+        theirs = ["suite", "label", "dataset", "primary", "protocol"]
+        spans = [self._span(str(name)) for name in trials["trial_id"].unique()]
+        places = np.concatenate(spans) if spans else np.empty(0, dtype=np.intp)
+        own = self._rows.iloc[places].drop(columns=theirs).astype({"trial_id": object})
+        return trials[["trial_id", *theirs]].merge(own, on="trial_id")
+
+    def _span(self, trial_id: str) -> npt.NDArray[np.intp]:
+        place = self._place.get(trial_id)
+        if place is None:
+            return np.empty(0, dtype=np.intp)
+        return self._order[self._ends[place - 1] if place else 0 : self._ends[place]]
 
 
 def looks_in(rows: pd.DataFrame, labels: Iterable[str] | None = None) -> dict[str, Look]:
