@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -34,6 +34,7 @@ class PaperTable:
         metrics: its columns.
         suite: which suite makes it.
         labels: its lines, in its order.
+        beside: further lines, which stand below it and make no table alone.
         source: of the published numbers that stand beside it (`analysis.literature`).
         distribution: of its scenarios; None: any.
         requires: settings that a trial must have to be compared with what is published.
@@ -46,6 +47,7 @@ class PaperTable:
     source: str = ""
     distribution: str | None = None
     requires: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    beside: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +101,8 @@ def shown(
 
 def _table(paper: Paper, item: PaperTable, results: Results, rules: Rules) -> Shown:
     trials = results.trials
-    wanted = trials["protocol"].isin(list(paper.protocols)) & trials["label"].isin(
-        list(item.labels)
-    )
+    lines = [*item.labels, *item.beside]
+    wanted = trials["protocol"].isin(list(paper.protocols)) & trials["label"].isin(lines)
     if item.distribution is not None:
         wanted &= trials["distribution"] == item.distribution
     printed = published(paper.name)
@@ -109,13 +110,16 @@ def _table(paper: Paper, item: PaperTable, results: Results, rules: Rules) -> Sh
     tables: list[ResultTable] = []
     seen: list[pd.DataFrame] = []
     for suite in trials.loc[wanted, "suite"].unique():
-        own = replace(results, trials=trials[wanted & (trials["suite"] == suite)])
+        own = results.only(trials[wanted & (trials["suite"] == suite)])
         found = cells(own, item.metrics)
         found = found.assign(published=_beside(own, found, printed, item.requires))
-        for number, part in enumerate(by_protocol(_in_order(found, item.labels))):
+        for number, part in enumerate(by_protocol(_in_order(found, lines))):
+            done = part.loc[part["n"] > 0, "label"].map(_plain)
+            if not done.isin(list(item.labels)).any():
+                continue
             key = _stem(item.title) + (f"-{number}" if number else "")
             made = result_table(own, part, item.metrics, rules, title=item.title, part=key)
-            if made is not None and (part["n"] > 0).any():
+            if made is not None:
                 tables.append(made)
                 seen.append(part)
     return Shown(item.title, tables, [], _lacking(item, seen, printed))
@@ -140,36 +144,33 @@ def _beside(
 def _in_order(found: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
     """The cells in the order of the paper's lines; labels with suffixes behind their own."""
     place = {label: number for number, label in enumerate(labels)}
-    key = [
-        place.get(label, place.get(label.split(" (")[0], len(place))) for label in found["label"]
-    ]
+    key = [place.get(_plain(label), len(place)) for label in found["label"]]
     return found.assign(place=key).sort_values("place", kind="stable").drop(columns="place")
+
+
+def _plain(label: str) -> str:
+    """A label without the settings that tell it from others of its name."""
+    return label.split(" (")[0]
 
 
 def _lacking(item: PaperTable, seen: Sequence[pd.DataFrame], printed: pd.DataFrame) -> list[str]:
     """What is printed and not stored, in one line; if nothing is, that too."""
-    known: set[tuple[str, int]] = set()
-    labels: set[str] = set()
-    for part in seen:
-        done = part[part["n"] > 0]
-        known |= {(str(d), int(t)) for d, t in zip(done["dataset"], done["num_tasks"], strict=True)}
-        labels |= set(map(str, done["label"]))
-    wanted = list(
-        dict.fromkeys(
-            (str(d), int(t)) for d, t in zip(printed["dataset"], printed["num_tasks"], strict=True)
-        )
-    )
+    done = [part[part["n"] > 0] for part in seen]
     command = f"`python run_benchmark.py run configs/suite/{item.suite}.yaml` makes"
-    if not known:
+    if not done:
         return [f"Not stored; {command} it."]
-    lines: list[str] = []
-    settings = [str(Setting(d, t, "regular")) for d, t in wanted if (d, t) not in known]
-    if settings:
-        lines.append(f"Not stored: {'; '.join(settings)}. {command} them.")
+    known = {place for part in done for place in _places(part)}
+    labels = {_plain(label) for part in done for label in part["label"]}
+    settings = [str(Setting(*place, "regular")) for place in _places(printed) if place not in known]
     absent = [label for label in item.labels if label not in labels]
-    if absent:
-        lines.append(f"Not stored: {', '.join(absent)}. {command} them.")
-    return lines
+    missing = ["; ".join(settings), ", ".join(absent)]
+    return [f"Not stored: {words}. {command} them." for words in missing if words]
+
+
+def _places(found: pd.DataFrame) -> list[tuple[str, int]]:
+    """Data sets and numbers of tasks, each pair once, in their order."""
+    pairs = zip(found["dataset"], found["num_tasks"], strict=True)
+    return list(dict.fromkeys((str(dataset), int(tasks)) for dataset, tasks in pairs))
 
 
 def _figure(item: PaperFigure, panels: Sequence[Panel]) -> Shown:

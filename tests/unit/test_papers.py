@@ -50,7 +50,8 @@ def test_the_suite_of_an_item_makes_its_labels_under_a_protocol_of_the_paper(pap
     beside = (
         {label for label, *_ in planned("braincl_table1")} if paper.name == "braincl" else set()
     )
-    assert set(item.labels) <= {label for label, *_ in made} | beside
+    lines = {*item.labels, *getattr(item, "beside", ())}
+    assert lines <= {label for label, *_ in made} | beside
     assert {protocol for *_, protocol in made} <= set(paper.protocols)
     if isinstance(item, PaperFigure):
         assert item.figure in names()
@@ -175,6 +176,16 @@ def test_what_a_paper_says_in_words_stands_in_words(tmp_path):
     (table,) = found["Table A.4: the weight of memory alignment"].tables
     assert "<br>paper training failed" in markdown(table)
     assert found["Table A.5: the weight of orthogonality"].tables == []
+
+
+def test_what_stands_beside_a_table_makes_none_alone(tmp_path):
+    settings = {"dataset": "cifar100", "num_tasks": 10, "protocol": "class_incremental_edd"}
+    title = "Table 2: what each part of EDD adds"
+    alone = store(tmp_path / "alone", [Trial("lwf_mc", **settings)])
+    assert items(alone, "edd")[title].tables == []
+    both = [Trial("lwf_mc", **settings), Trial("edd", label="align", **settings)]
+    (table,) = items(store(tmp_path / "both", both), "edd")[title].tables
+    assert table.grid.labels == ["align", "lwf_mc"]
 
 
 def test_what_is_odd_about_a_published_value_is_told(tmp_path):
