@@ -224,11 +224,21 @@ def _cell(line: dict[Any, Any], usual: tuple[int, ...]) -> Cell:
     )
 
 
+def comparable(table: Grid, column: Column) -> bool:
+    """Whether all rivals of a column rest on the same seeds, and none is still to be measured.
+
+    One of which every trial diverged is no rival any more, and references are none.
+    """
+    rivals = [cell for cell in table.column(column) if not cell.reference]
+    awaited = any(not cell.n and (cell.missing or cell.failed) for cell in rivals)
+    return not awaited and len({cell.seeds for cell in rivals if cell.n}) <= 1
+
+
 def _rank(table: Grid, column: Column, rules: Rules) -> None:
     """Mark best, second and what is no worse, at the printed precision.
 
-    Not where cells rest on different seeds, unless the rules ask for it: an easy seed more would
-    decide. References are no rivals.
+    Not where cells are not `comparable`, unless the rules ask for it: an easy seed more would
+    decide.
     """
     rivals = {
         label: cell
@@ -236,8 +246,7 @@ def _rank(table: Grid, column: Column, rules: Rules) -> None:
         if (cell := table.cells.get((label, column))) is not None and cell.n and not cell.reference
     }
     better = definition(column.metric).higher_is_better
-    seeds = {cell.seeds for cell in rivals.values()}
-    if better is None or len(rivals) < 2 or (len(seeds) != 1 and not rules.unequal):
+    if better is None or len(rivals) < 2 or not (rules.unequal or comparable(table, column)):
         return
     shown = {label: round(cell.mean, DIGITS) for label, cell in rivals.items()}
     places = dict(zip(sorted(set(shown.values()), reverse=better), (BEST, SECOND), strict=False))

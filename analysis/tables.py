@@ -25,6 +25,7 @@ from analysis.grid import (
     Grid,
     Published,
     Setting,
+    comparable,
     grid,
     seeds_text,
     usual_seeds,
@@ -226,7 +227,7 @@ def _on_marks(source: ResultTable) -> Iterator[str]:
     if unranked := _unequal(found):
         names = ", ".join(f"{column.metric} on {column.setting}" for column in unranked[:_NAMED])
         more = f" and {len(unranked) - _NAMED} more" if len(unranked) > _NAMED else ""
-        yield f"Not ranked, since seeds differ: {names}{more}."
+        yield f"Not ranked, since seeds differ or are missing: {names}{more}."
     shown = sorted(set(source.cells.loc[source.cells["reference"], "label"]))
     if shown:
         yield f"Not ranked, being references trained on all data: {', '.join(shown)}."
@@ -266,7 +267,8 @@ def _unequal(found: Grid) -> list[Column]:
         for column in found.columns
         if column not in found.verdicts
         and definition(column.metric).higher_is_better is not None
-        and len({c.seeds for c in found.column(column) if c.n and not c.reference}) > 1
+        and any(cell.n for cell in found.column(column))
+        and not comparable(found, column)
     ]
 
 

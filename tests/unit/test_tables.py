@@ -140,10 +140,21 @@ def test_seeds_that_differ_are_named_and_not_ranked(tmp_path):
     assert {cell(tmp_path, name).rank for name in ("er", "gem")} == {0}
     notes = {cell(tmp_path, name).note() for name in ("er", "gem")}
     assert len(notes & {"", "(seeds 0, 1)", "(seeds 1, 2)"}) == 2
-    assert "Not ranked, since seeds differ: CA on digits, 3 tasks" in caption(only(tmp_path))
+    assert "Not ranked, since seeds differ or are missing: CA on digits, 3 tasks" in caption(
+        only(tmp_path)
+    )
     (asked,) = result_tables(tmp_path, rules=Rules(unequal=True))
     ranks = {label: one.rank for (label, column), one in asked.grid.cells.items()}
     assert set(ranks.values()) == {BEST, SECOND}
+
+
+@pytest.mark.parametrize(
+    ("third", "ranked"), [(None, False), ("user", False), ("diverged", True), (0.1, True)]
+)
+def test_nothing_is_ranked_while_a_rival_is_awaited(tmp_path, third, ranked):
+    root = store(tmp_path, {Trial("er"): 0.5, Trial("gem"): 0.6, Trial("si"): third})
+    assert (cell(root, "gem").rank == BEST) is ranked
+    assert ("Not ranked, since seeds differ or are missing" in caption(only(root))) is not ranked
 
 
 def test_what_is_no_worse_than_the_best_is_marked_in_every_form(tmp_path):
