@@ -88,8 +88,7 @@ def _index(path: Path) -> tuple[pd.DataFrame, list[Provenance]]:
     check_version(path, table.schema.metadata or {})
     texts, digests = table["manifest"].to_pylist(), table["digest"].to_pylist()
     provenance = [
-        provenance_of(path, manifest_of(path, text), digest, text)
-        for text, digest in zip(texts, digests, strict=True)
+        provenance_of(path, text, digest) for text, digest in zip(texts, digests, strict=True)
     ]
     return table.drop_columns(["manifest", "digest"]).to_pandas(), provenance
 

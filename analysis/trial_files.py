@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,15 +43,25 @@ class StoreError(Exception):
 class Provenance:
     """What made one trial: git revision (or `UNKNOWN`), uncommitted changes, library versions.
 
-    `digest` is that of its numbers (`harness.schema.digest`), `manifest` all that is known (JSON).
+    `manifest` is all that is known (JSON); `path` the file that holds its rows, and `numbers` their
+    digest, where it is stored beside them.
     """
 
     trial_id: str
     revision: str
     dirty: bool
     versions: tuple[tuple[str, str], ...]
-    digest: str
+    path: Path
+    numbers: str
     manifest: str = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """That of its numbers (`harness.schema.digest`); of a trial file, read when needed."""
+        if self.numbers:
+            return self.numbers
+        status = self.path.stat()
+        return _file_digest(self.path, status.st_mtime_ns, status.st_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +128,7 @@ def _read(path: Path) -> _Trial:
     check_version(path, metadata)
     table = _conform(path, table)
     text = _text(path, metadata, MANIFEST_KEY)
-    provenance = provenance_of(path, manifest_of(path, text), digest(table), text)
+    provenance = provenance_of(path, text)
     if provenance.trial_id != path.stem:
         raise StoreError(f"{path}: holds trial {provenance.trial_id}; was the file renamed?")
     group, primary = _text(path, metadata, GROUP_KEY), _text(path, metadata, PRIMARY_KEY)
@@ -161,12 +172,20 @@ def manifest_of(path: Path, text: str) -> dict[str, Any]:
     return found
 
 
-def provenance_of(path: Path, found: dict[str, Any], numbers: str, text: str) -> Provenance:
-    """What tables and reports say of the making of a trial; `numbers` is the digest of its rows."""
+def provenance_of(path: Path, text: str, numbers: str = "") -> Provenance:
+    """What a manifest says of the making of a trial; `numbers` is the digest of its rows."""
+    found = manifest_of(path, text)
     git, versions = found.get("git") or {}, found.get("versions") or {}
-    pairs = tuple(sorted((str(name), str(text)) for name, text in versions.items() if text))
+    pairs = tuple(sorted((str(name), str(one)) for name, one in versions.items() if one))
     trial_id, revision = str(found.get("trial_id", path.stem)), git.get("revision") or UNKNOWN
-    return Provenance(trial_id, revision, bool(git.get("dirty")), pairs, numbers, text)
+    return Provenance(trial_id, revision, bool(git.get("dirty")), pairs, path, numbers, text)
+
+
+@cache
+def _file_digest(path: Path, changed: int, size: int) -> str:
+    """The digest of a trial file; `changed` and `size` tell it from what stood there before."""
+    del changed, size
+    return digest(_read(path).table)
 
 
 def _conform(path: Path, table: pa.Table) -> pa.Table:

@@ -2,6 +2,7 @@
 
 import fcntl
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -66,13 +67,18 @@ def test_the_rows_stay_the_same(root):
 
 def test_tables_and_states_stay_the_same(root):
     before = read(root)
+    digests = [replace(line, numbers=line.digest) for line in before.provenance]
     compact(Store(root))
     after = read(root)
     assert [markdown(t) for t in result_tables(before)] == [
         markdown(t) for t in result_tables(after)
     ]
     pd.testing.assert_frame_equal(before.trials, after.trials)
-    assert sorted(map(str, before.provenance)) == sorted(map(str, after.provenance))
+    made = [
+        sorted((line.trial_id, line.revision, line.versions, line.digest) for line in one)
+        for one in (digests, after.provenance)
+    ]
+    assert made[0] == made[1]
 
 
 def test_rows_of_one_table_lie_together(root):
