@@ -78,7 +78,6 @@ def across(grid: Grid, metric: str) -> Across | None:
     # Wilcoxon's test has the same smallest p as that of signs: all differences of one sign.
     needed = seeds_needed(len(whole) * (len(whole) - 1) // 2)
     several = len(whole) >= FEWEST_METHODS
-    values = scores.to_numpy().T
     return Across(
         metric,
         columns,
@@ -86,7 +85,7 @@ def across(grid: Grid, metric: str) -> Across | None:
         _table(whole, scores, higher_is_better=better),
         [label for label in found if label not in whole],
         needed,
-        float(scipy.stats.friedmanchisquare(*values).pvalue) if several else None,
+        _friedman(scores) if several else None,
         _pairwise(scores) if several and len(columns) >= needed else None,
     )
 
@@ -118,6 +117,12 @@ def _table(
         middle = interquartile_mean(np.concatenate(strata))
         lines.append({"label": label, "rank": rank, "iqm": middle, "low": low, "high": high})
     return pd.DataFrame(lines).sort_values("rank", kind="stable", ignore_index=True)
+
+
+def _friedman(scores: pd.DataFrame) -> float:
+    with np.errstate(invalid="ignore"):  # all scores are ties
+        found = float(scipy.stats.friedmanchisquare(*scores.to_numpy().T).pvalue)
+    return 1.0 if np.isnan(found) else found
 
 
 def _pairwise(scores: pd.DataFrame) -> pd.DataFrame:

@@ -78,6 +78,19 @@ def test_one_benchmark_or_one_method_has_no_ranks(tmp_path):
     assert across(fill(tmp_path / "b", 3, levels={"er": 0.5}).grid, "FA") is None
 
 
+def test_methods_with_the_same_numbers_share_their_rank(tmp_path):
+    wanted = [Trial(name, 0, dataset=f"set{number}") for name in LEVELS for number in range(7)]
+    for trial in wanted:
+        write_trial(tmp_path, trial, rows(trial, np.full((3, 3), 0.5)))
+    write_suite(tmp_path, wanted)
+    (table,) = result_tables(read(tmp_path), ["FA"])
+    found = across(table.grid, "FA")
+    assert found.table["rank"].tolist() == [2.0] * 3
+    assert found.friedman == 1.0
+    assert (found.pairwise.to_numpy() == 1.0).all()
+    assert critical_difference(found, {}) is not None
+
+
 def test_references_take_no_part(tmp_path):
     found = across(fill(tmp_path, 2, levels={**LEVELS, "joint": 0.9}).grid, "FA")
     assert "joint" not in set(found.table["label"])
