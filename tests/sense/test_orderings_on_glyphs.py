@@ -37,7 +37,7 @@ methods:
   - {{name: no_strategy, label: trained}}
 {GLYPHS}
 set:
-  epochs: 20
+  epochs: 12
   passes: 1
   batch_size: 128
   optimizer: adam
@@ -45,7 +45,8 @@ set:
   weight_decay: 0.0
   backbone: {{name: cnn, widths: [16, 32, 64]}}
   objective: {{name: simclr, projection_dim: 128}}
-  evaluators: [probe_linear, probe_ridge]
+  evaluators: [probe_ridge]
+  primary: probe_ridge
 """
 
 
@@ -57,7 +58,7 @@ OBJECTIVES = {"simsiam": "predictor_dim: 64, ", "byol": "", "barlow_twins": ""}
 def test_on_glyphs_every_objective_beats_a_random_encoder(tmp_path, data_root, objective):
     head = f"{{name: {objective}, {OBJECTIVES[objective]}projection_dim: 128}}"
     text = SELF_SUPERVISED.replace("{name: simclr, projection_dim: 128}", head)
-    suite = write(tmp_path, text.replace("probe_linear, ", "") + "  primary: probe_ridge\n")
+    suite = write(tmp_path, text.replace("epochs: 12", "epochs: 20"))
     accuracy = final_accuracies(suite, tmp_path / "results", data_root)
     assert accuracy["trained", 0] > accuracy["random", 0] + 0.03
 
@@ -86,4 +87,4 @@ def test_on_glyphs_joint_beats_replay_beats_finetuning(tmp_path, data_root):
 def test_on_glyphs_a_trained_encoder_beats_a_random_one(tmp_path, data_root):
     suite = write(tmp_path, SELF_SUPERVISED)
     accuracy = final_accuracies(suite, tmp_path / "results", data_root)
-    assert accuracy["trained", 0] > accuracy["random", 0] + 0.08
+    assert accuracy["trained", 0] > accuracy["random", 0] + 0.1
