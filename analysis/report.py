@@ -162,7 +162,8 @@ class _Writer:
             if set(metrics) - asked - set(DEFAULT_METRICS):
                 wanted = [name for name in metrics if part == "cost" or name not in asked]
                 for table in result_tables(results, wanted, suite, self.rules):
-                    if set(table.metrics) - set(DEFAULT_METRICS):
+                    found = table.cells[~table.cells["metric"].isin(DEFAULT_METRICS)]
+                    if (found["n"] > 0).any():  # the suite did not ask for it: no empty ones
                         yield part, table
         own = results.only(results.trials[results.trials["suite"] == suite])
         for found in by_protocol(cells(own, ["FA", HELD])):
