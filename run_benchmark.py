@@ -380,7 +380,7 @@ def _check_metrics(names: Sequence[str], *, where: str) -> None:
 
 def _print_tables(results: Path, suite: str | None = None) -> None:
     from analysis.load import StoreError
-    from analysis.tables import terminal_tables
+    from analysis.terminal import terminal_tables
 
     try:
         for table in terminal_tables(results, suite, width=console.width):

@@ -33,6 +33,7 @@ class Across:
     Attributes:
         metric: its name.
         columns: the benchmarks.
+        methods: the method of each label that takes part.
         scores: of each method (columns) on each benchmark (rows), the mean over seeds, as shown.
         table: a method a row, the best first: `rank` (mean; 1 is best), `iqm` (interquartile mean
             of all seeds on all benchmarks), and its 95 % interval `low` to `high`.
@@ -45,6 +46,7 @@ class Across:
 
     metric: str
     columns: list[Column]
+    methods: dict[str, str]
     scores: pd.DataFrame
     table: pd.DataFrame
     left_out: list[str]
@@ -81,6 +83,7 @@ def across(grid: Grid, metric: str) -> Across | None:
     return Across(
         metric,
         columns,
+        {label: cells[0].method for label, cells in whole.items()},
         scores,
         _table(whole, scores, higher_is_better=better),
         [label for label in found if label not in whole],

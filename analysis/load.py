@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import union_categoricals
 
-from analysis.part_files import part_folders, read_part, read_part_manifest
+from analysis.part_files import read_part, read_part_manifest
 from analysis.summary import IDENTITY
 from analysis.trial_files import Provenance, StoreError, read_manifest, read_trials, stored
-from harness.schema import FAILURES, SUITES, TRIALS
+from harness.schema import FAILURES, SUITES, TRIALS, part_folders
 
 __all__ = ["Provenance", "Results", "StoreError", "load", "manifest", "read", "trials"]
 

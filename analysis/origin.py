@@ -22,7 +22,7 @@ from pypdf.errors import PyPdfError
 from analysis.figures.catalogue import panel_figures
 from analysis.figures.panels import panels
 from analysis.figures.style import save
-from analysis.figures.suites import SUITE_FIGURES
+from analysis.figures.suites import SUITE_FIGURES, ranking
 from analysis.load import Results, read
 from analysis.trial_files import Provenance, StoreError
 
@@ -101,7 +101,8 @@ def draw(results: Results, query: Query) -> Figure | None:
     """The figure that a query asks for; None if the store lacks what it shows."""
     for one in SUITE_FIGURES:
         if one.name == query.figure:
-            return one.draw(results, query.suite, query.protocol, query.metric)
+            found = ranking(results, query.suite, query.protocol, query.metric)
+            return None if found is None else one.draw(found)
     kinds = {kind.name: kind for kind in panel_figures()}
     if query.figure not in kinds:
         return None

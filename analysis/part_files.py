@@ -22,19 +22,10 @@ from analysis.trial_files import (
     provenance_of,
     unreadable,
 )
-from harness.schema import COMPACT, INDEX, INDEX_FILE, ROWS_FILE, SCHEMA
+from harness.schema import INDEX, INDEX_FILE, ROWS_FILE, SCHEMA
 
 _THREADS: Final = 2
 """Columns decoded at once; each is held twice while it is."""
-
-
-def part_folders(root: Path) -> list[Path]:
-    """The parts of a store; those being written or removed begin with a dot."""
-    folder = root / COMPACT
-    if not folder.is_dir():
-        return []
-    found = sorted(path for path in folder.iterdir() if path.is_dir())
-    return [path for path in found if not path.name.startswith((".", "_"))]
 
 
 def read_part(folder: Path) -> tuple[pd.DataFrame, list[Provenance]]:

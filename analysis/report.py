@@ -9,7 +9,7 @@ import base64
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,13 +17,13 @@ from typing import Any, Final
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.across import Across, across
+from analysis.across import Across
 from analysis.aggregate import STATES, cells
 from analysis.equal_memory import HELD, equal_memory
 from analysis.figures.catalogue import PanelFigure, panel_figures
 from analysis.figures.panels import Panel, panels
 from analysis.figures.style import save
-from analysis.figures.suites import SUITE_FIGURES
+from analysis.figures.suites import SUITE_FIGURES, ranking
 from analysis.grid import DIGITS
 from analysis.load import DIVERGED, FAILED, Results, StoreError, read
 from analysis.origin import Query, about
@@ -147,7 +147,8 @@ class _Writer:
             if not kind.slow
         ]
         pictures = sorted(filter(None, found), key=lambda picture: picture.inches)
-        plain, drawn = self._across([table for part, table in own if part not in MORE_TABLES])
+        asked = [name for part, table in own if part not in MORE_TABLES for name in table.metrics]
+        plain, drawn = self._across(suite, protocol, [name for name in RANKED if name in asked])
         return Block(f"Protocol {protocol}", made, plain, [*drawn, *pictures])
 
     def _tables(self, suite: str) -> Iterator[tuple[str, ResultTable]]:
@@ -213,32 +214,27 @@ class _Writer:
         files = [f"figures/{path.name}" for path in (png, pdf)]
         return Picture(title, alt, data, files, float(figure.get_figwidth()))
 
-    def _across(self, tables: Sequence[ResultTable]) -> tuple[list[PlainTable], list[Picture]]:
-        """Ranks and means over the benchmarks of these tables, each metric once."""
+    def _across(
+        self, suite: str, protocol: str, metrics: Iterable[str]
+    ) -> tuple[list[PlainTable], list[Picture]]:
+        """Ranks and means over the benchmarks of a suite and protocol, by each of these metrics."""
         plain: list[PlainTable] = []
         drawn: list[Picture] = []
-        known: set[str] = set()
-        for table in tables:
-            for metric in [name for name in table.metrics if name in RANKED and name not in known]:
-                known.add(metric)
-                if found := across(table.grid, metric):
-                    plain.append(self._ranking(found, table))
-                    drawn += self._suite_figures(found, table)
+        for metric in metrics:
+            found = ranking(self.results, suite, protocol, metric)
+            if found is None:
+                continue
+            file = f"tables/{_file_name(suite, protocol, 'across', metric)}.csv"
+            found.table.to_csv(self.out / file, index=False, lineterminator="\n")
+            plain.append(_ranking(found, file))
+            for one in SUITE_FIGURES:
+                if figure := one.draw(found):
+                    stem = _file_name(one.name, suite, protocol, metric)
+                    alt = f"{one.title} by {metric}: {', '.join(found.table['label'])}"
+                    title = f"{one.title} by {metric}; bars join what tests do not tell apart"
+                    query = Query(one.name, suite, protocol, metric=metric)
+                    drawn.append(self._save(figure, query, stem, title, alt))
         return plain, drawn
-
-    def _ranking(self, found: Across, table: ResultTable) -> PlainTable:
-        file = f"tables/{_file_name(table.suite, table.protocol, 'across', found.metric)}.csv"
-        found.table.to_csv(self.out / file, index=False, lineterminator="\n")
-        return _ranking(found, file)
-
-    def _suite_figures(self, found: Across, table: ResultTable) -> Iterator[Picture]:
-        for one in SUITE_FIGURES:
-            query = Query(one.name, table.suite, table.protocol, metric=found.metric)
-            if figure := one.draw(self.results, table.suite, table.protocol, found.metric):
-                stem = _file_name(one.name, table.suite, table.protocol, found.metric)
-                alt = f"{one.title} by {found.metric}: {', '.join(found.table['label'])}"
-                title = f"{one.title} by {found.metric}; bars join what tests do not tell apart"
-                yield self._save(figure, query, stem, title, alt)
 
 
 def _ranking(found: Across, file: str) -> PlainTable:

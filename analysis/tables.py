@@ -1,4 +1,4 @@
-"""Result tables: mean ± sample standard deviation of each label, in Markdown, LaTeX, CSV, terminal.
+"""Result tables: mean ± sample standard deviation of each label, in Markdown, LaTeX and CSV.
 
 Methods under different protocols never share a table, nor do two suites.
 """
@@ -7,40 +7,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
-from rich.table import Table
-from rich.text import Text
 
 from analysis.aggregate import cells, definition
-from analysis.grid import (
-    BEST,
-    SECOND,
-    TIED,
-    Cell,
-    Column,
-    Grid,
-    Published,
-    Setting,
-    comparable,
-    grid,
-    seeds_text,
-    usual_seeds,
-)
+from analysis.captions import caption
+from analysis.grid import BEST, SECOND, TIED, Cell, Grid, grid
 from analysis.load import DONE, Results, read
 from analysis.scalars import SCALARS
-from analysis.stats import LEVEL, TESTS
-from analysis.verdicts import DEFAULT, Rules, Verdict, no_verdict
+from analysis.verdicts import DEFAULT, Rules
+
+__all__ = [
+    "ResultTable",
+    "by_protocol",
+    "caption",
+    "csv",
+    "differences",
+    "latex",
+    "markdown",
+    "result_table",
+    "result_tables",
+    "table",
+    "wide",
+]
 
 DEFAULT_METRICS: Final = ("CA", "FA")
-
-TERMINAL_WIDTH: Final = 120
-"""Characters a line where nobody says how many there are."""
-
-_LABEL_WIDTH: Final = 24  # longer labels may be folded
 
 _CSV_COLUMNS: Final = (
     *("label", "dataset", "num_tasks", "distribution", "protocol", "metric", "mean", "std", "n"),
@@ -52,7 +46,6 @@ _DIFFERENCE_COLUMNS: Final = (
     *("difference", "difference_low", "difference_high", "p", "p_holm"),
 )
 _REVISION: Final = 10  # hex digits
-_NAMED: Final = 3  # columns in a sentence
 _LATEX_ESCAPES: Final = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -123,7 +116,7 @@ def result_tables(
     tables: list[ResultTable] = []
     for name in map(str, results.trials["suite"].unique()):
         if suite in {None, name}:
-            own = replace(results, trials=results.trials[results.trials["suite"] == name])
+            own = results.only(results.trials[results.trials["suite"] == name])
             for chosen in [metrics] if metrics else results.metrics.get(name, [DEFAULT_METRICS]):
                 for part in by_protocol(table(own, metrics=chosen)):
                     made = result_table(own, part, chosen, rules)
@@ -191,85 +184,6 @@ def wide(source: ResultTable) -> pd.DataFrame:
         index=pd.Index(found.labels, name="method"),
         columns=pd.MultiIndex.from_tuples(columns, names=["setting", "metric"]),
     )
-
-
-def caption(source: ResultTable) -> str:
-    """What the numbers are: definitions, spread, seeds, protocol, revision, and what marks mean."""
-    names: dict[str, list[str]] = {}
-    for name in source.metrics:
-        names.setdefault(definition(name).formula, []).append(name)
-    formulas = [f"{', '.join(own)} = {formula}" for formula, own in names.items()]
-    primary = ", ".join(sorted(set(source.cells["primary"])))
-    seeds = usual_seeds(source.cells)
-    others = {tuple(scores) for scores in source.cells["scores"] if scores} - {seeds}
-    unless = " unless a cell says otherwise" if others else ""
-    over = f"n = {len(seeds)}" + (f" ({seeds_text(seeds)})" if seeds else "")
-    made = ", ".join(source.revisions) or "unknown"
-    sentences = [
-        f"{source.title}." if source.title else "",
-        f"Percent where no unit is named, mean ± sample standard deviation over {over}{unless}.",
-        f"{'; '.join(formulas)}; A[k,i] is the accuracy on task i after task k of T, both from 0, "
-        f"measured by {primary}.",
-        f"Protocol {source.protocol}, suite {source.suite}, git revision {made}.",
-        *_on_marks(source),
-        *_on_published(source),
-    ]
-    return " ".join(filter(None, sentences))
-
-
-def _on_marks(source: ResultTable) -> Iterator[str]:
-    """What is marked, and why something is not."""
-    found = source.grid
-    ranked = [column for column in found.columns if column in found.verdicts]
-    if ranked:
-        yield "Best bold, second underlined."
-        yield from _on_verdicts([found.verdicts[column] for column in ranked], source.rules)
-    if unranked := _unequal(found):
-        names = ", ".join(f"{column.metric} on {column.setting}" for column in unranked[:_NAMED])
-        more = f" and {len(unranked) - _NAMED} more" if len(unranked) > _NAMED else ""
-        yield f"Not ranked, since seeds differ or are missing: {names}{more}."
-    shown = sorted(set(source.cells.loc[source.cells["reference"], "label"]))
-    if shown:
-        yield f"Not ranked, being references trained on all data: {', '.join(shown)}."
-
-
-def _on_published(source: ResultTable) -> Iterator[str]:
-    """What stands below the values, and what is odd about it."""
-    if "published" not in source.cells or not source.cells["published"].notna().any():
-        return
-    yield "Below a value stands what the paper prints, and the difference from it."
-    odd: dict[str, list[str]] = {}
-    for line in source.cells.to_dict("records"):
-        one: Published | None = line["published"]
-        if one is not None and one.note and not math.isnan(one.mean):
-            where = Setting(line["dataset"], line["num_tasks"], line["distribution"])
-            odd.setdefault(one.note, []).append(f"{line['label']} on {where} ({line['metric']})")
-    for note, places in odd.items():
-        yield f"Of the published values, {note}: {'; '.join(places)}."
-
-
-def _on_verdicts(found: Sequence[Verdict], rules: Rules) -> Iterator[str]:
-    able = [one for one in found if not one.too_few]
-    if able:
-        some = "" if len(able) == len(found) else " where seeds are enough"
-        yield (
-            f"{TIED} not significantly worse than the best{some} ({TESTS[rules.test]}, "
-            f"Holm's correction over the column, {LEVEL:g})."
-        )
-    if reason := no_verdict(found):
-        yield reason
-
-
-def _unequal(found: Grid) -> list[Column]:
-    """The columns that could be ranked if their cells rested on the same seeds."""
-    return [
-        column
-        for column in found.columns
-        if column not in found.verdicts
-        and definition(column.metric).higher_is_better is not None
-        and any(cell.n for cell in found.column(column))
-        and not comparable(found, column)
-    ]
 
 
 def differences(source: ResultTable) -> pd.DataFrame:
@@ -382,74 +296,6 @@ def csv(source: ResultTable) -> str:
             ]
             columns.append(f"published_{name}")
     return long[columns].to_csv(index=False, lineterminator="\n")
-
-
-def terminal_tables(
-    source: Path | Results,
-    suite: str | None = None,
-    metrics: Sequence[str] | None = None,
-    width: int = TERMINAL_WIDTH,
-) -> list[Table]:
-    """For printing by rich: a table a suite, protocol and setting, n beside the numbers.
-
-    Columns that do not fit into `width` characters go to a table of their own.
-    """
-    return [
-        _terminal(part, columns, found)
-        for part in result_tables(source, metrics, suite)
-        for found in [part.grid]
-        for setting in found.settings()
-        for columns in _fitting([c for c in found.columns if c.setting == setting], found, width)
-    ]
-
-
-def _fitting(columns: Sequence[Column], found: Grid, width: int) -> Iterator[list[Column]]:
-    """The columns in groups, each no wider than `width` beside labels and n, if one column is."""
-    labels = _longest(found.labels)
-    seeds = max(len(_seeds([cell])) for cell in found.cells.values())
-    free = width - (labels + seeds + 7)  # lines and margins
-    group: list[Column] = []
-    taken = 0
-    for column in columns:
-        cells = [len(_value(cell)) for cell in found.column(column)]
-        wide = max(len(column.metric), *cells) + 3
-        if group and taken + wide > free:
-            yield group
-            group, taken = [], 0
-        group.append(column)
-        taken += wide
-    if group:
-        yield group
-
-
-def _terminal(source: ResultTable, columns: Sequence[Column], found: Grid) -> Table:
-    title = Text(f"{source.suite}: {source.protocol}, {columns[0].setting}")
-    shown = Table(title=title, title_justify="left", title_style="bold")
-    shown.add_column("method", overflow="fold", min_width=min(_LABEL_WIDTH, _longest(found.labels)))
-    for column in columns:
-        shown.add_column(column.metric, justify="right", no_wrap=True)
-    shown.add_column("n", justify="right")
-    styles = {BEST: "bold", SECOND: "underline"}
-    for label in found.labels:
-        line = [cell for column in columns if (cell := found.cells.get((label, column)))]
-        if line:
-            values = [Text(_value(cell), style=styles.get(cell.rank, "")) for cell in line]
-            shown.add_row(Text(label), *values, Text(_seeds(line)))
-    return shown
-
-
-def _longest(labels: Sequence[str]) -> int:
-    return max(len(label) for label in labels)
-
-
-def _seeds(line: Sequence[Cell]) -> str:
-    """The number of seeds behind a line, or what is lacking."""
-    most = max(line, key=lambda cell: cell.n)
-    return most.lack() or str(most.done)
-
-
-def _value(cell: Cell) -> str:
-    return f"{cell.value()} {TIED}" if cell.tied else cell.value()
 
 
 def _plain(cell: Cell | None) -> str:

@@ -66,21 +66,19 @@ class Verdict:
     rules: Rules
 
     @property
-    def n(self) -> int:
-        """The fewest seeds behind a difference."""
-        return min((one.n for one in self.differences), default=0)
+    def too_few(self) -> list[Difference]:
+        """Those that could not be significant, however large, with so few seeds."""
+        return [one for one in self.differences if not self._able(one)]
 
-    @property
-    def too_few(self) -> bool:
-        """Whether no difference, however large, could have been significant with so few seeds."""
-        smallest = smallest_p(self.n, self.rules.test)
-        return bool(self.differences) and len(self.differences) * smallest >= LEVEL
+    def _able(self, one: Difference) -> bool:
+        return len(self.differences) * smallest_p(one.n, self.rules.test) < LEVEL
 
     def tied(self, label: str) -> bool:
         """Whether the test was able to find this label worse than the best and did not."""
-        if self.too_few:
-            return False
-        return any(one.label == label and one.adjusted >= LEVEL for one in self.differences)
+        return any(
+            one.label == label and one.adjusted >= LEVEL and self._able(one)
+            for one in self.differences
+        )
 
 
 def verdict(scores: Mapping[str, Scores], best: str, rules: Rules = DEFAULT) -> Verdict:
@@ -103,13 +101,16 @@ def verdict(scores: Mapping[str, Scores], best: str, rules: Rules = DEFAULT) -> 
 
 
 def no_verdict(found: Sequence[Verdict]) -> str:
-    """Why nothing is said of columns with too few seeds, and how many would do; or nothing."""
+    """Why nothing is said of differences with too few seeds, and how many would do; or nothing."""
     unable = [one for one in found if one.too_few]
     if not unable:
         return ""
-    most = max(unable, key=lambda one: (len(one.differences), -one.n))
-    n, count, test = most.n, len(most.differences), most.rules.test
-    some = "" if len(unable) == len(found) else " of some columns"
+    most = max(unable, key=lambda one: len(one.differences))
+    n, count = min(one.n for one in most.too_few), len(most.differences)
+    test = most.rules.test
+    some = (
+        "" if all(len(one.too_few) == len(one.differences) for one in found) else " of some cells"
+    )
     return (
         f"No verdict on differences{some}: with {n} seed{'' if n == 1 else 's'} the {TESTS[test]} "
         f"cannot reach p < {LEVEL:g} (at best {smallest_p(n, test):.2g}"

@@ -117,7 +117,7 @@ def tables(root: Path) -> None:
     from rich.console import Console
 
     from analysis.load import read
-    from analysis.tables import terminal_tables
+    from analysis.terminal import terminal_tables
 
     began = time.perf_counter()
     results = read(root)

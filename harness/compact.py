@@ -105,11 +105,12 @@ def _sources(store: Store, loose: Sequence[str], old: Sequence[Part]) -> dict[st
             manifest = json.dumps(manifests[trial_id], sort_keys=True)
             found.setdefault(trial_id, _Source(trial_id, manifest, part))
     for trial_id in loose:
-        table, manifest = store.read_loose(trial_id)
         if trial_id in digests:
+            table, _ = store.read_loose(trial_id)
             _agree(digests, trial_id, digest(table), store.path(trial_id))
         else:
-            found[trial_id] = _Source(trial_id, json.dumps(manifest, sort_keys=True), None)
+            manifest = json.dumps(store.loose_manifest(trial_id), sort_keys=True)
+            found[trial_id] = _Source(trial_id, manifest, None)
     return found
 
 

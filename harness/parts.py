@@ -63,23 +63,12 @@ def parts(root: Path) -> list[Part]:
     """
     while True:
         try:
-            return [_part(folder) for folder in folders(root)]
+            return [_part(folder) for folder in schema.part_folders(root)]
         except FileNotFoundError:
-            if not folders(root):
-                return []
             # Another process has just put a new part in the place of this one: look again.
-            for folder in folders(root):
+            for folder in schema.part_folders(root):
                 if not (folder / schema.INDEX_FILE).exists():
                     raise UserError(f"{folder}: without its {schema.INDEX_FILE}") from None
-
-
-def folders(root: Path) -> list[Path]:
-    """The folders of a store's parts; those being written or removed begin with a dot."""
-    try:
-        found = sorted((root / schema.COMPACT).iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [path for path in found if path.is_dir() and not path.name.startswith((".", "_"))]
 
 
 @lru_cache(maxsize=64)

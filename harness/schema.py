@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -120,6 +121,16 @@ INDEX: Final = pa.schema(
 A trial's rows lie together in one row group, `rows` of them from `offset` on; the rest is what its
 own file has in the metadata.
 """
+
+
+def part_folders(root: Path) -> list[Path]:
+    """The parts of a store, by name; those being written or removed begin with a dot."""
+    try:
+        found = sorted((root / COMPACT).iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [path for path in found if path.is_dir() and not path.name.startswith((".", "_"))]
+
 
 UNREPEATABLE: Final = frozenset(
     {"train_seconds", "eval_seconds", "epoch_seconds", "peak_memory_bytes"}

@@ -157,13 +157,16 @@ class Store:
     def read_loose(self, trial_id: str) -> tuple[pa.Table, dict[str, Any]]:
         """The same of a trial with a file of its own."""
         path = self.path(trial_id)
-        if not path.exists():
-            raise UserError(f"{path}: no such trial is stored")
-        try:
+        with _naming(path):
             table = pq.read_table(path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise UserError(f"{path}: damaged: {error}") from None
         return table, _manifest(path, table.schema.metadata or {})
+
+    def loose_manifest(self, trial_id: str) -> dict[str, Any]:
+        """The manifest of a trial with a file of its own, without a look at its rows."""
+        path = self.path(trial_id)
+        with _naming(path):
+            metadata = pq.read_metadata(path).metadata
+        return _manifest(path, metadata or {})
 
     def manifests(self, trial_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
         """What made each of these trials, without their rows; unreadable ones are left out.
@@ -175,9 +178,8 @@ class Store:
         for part in parts(self.root):
             found |= part.manifests(wanted & part.places.keys())
         for trial_id in sorted(wanted - found.keys()):
-            path = self.path(trial_id)
-            with suppress(OSError, pa.ArrowInvalid, UserError):
-                found[trial_id] = _manifest(path, pq.read_metadata(path).metadata or {})
+            with suppress(UserError):
+                found[trial_id] = self.loose_manifest(trial_id)
         return found
 
     @contextmanager
@@ -234,6 +236,17 @@ class Store:
         partial.write_text(json.dumps(document, indent=1))
         sync(partial)
         partial.replace(path)
+
+
+@contextmanager
+def _naming(path: Path) -> Generator[None]:
+    """What goes wrong with reading a file, as a message that names it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such trial is stored") from None
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(f"{path}: damaged: {error}") from None
 
 
 def _manifest(path: Path, metadata: Mapping[bytes, bytes]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.attention import of_trial
 from analysis.figures.catalogue import PanelFigure
-from analysis.figures.curves import legend_below, legend_inches
+from analysis.figures.curves import legend_below, legend_inches, line_over_tasks
 from analysis.figures.panels import Panel, looks_in
 from analysis.figures.style import COLUMN_INCHES, house_style
 
@@ -30,15 +30,7 @@ def attention_drift(panel: Panel) -> Figure | None:
     axes = figure.subplots()
     for label in labels:
         means = found[found["label"] == label].groupby("task")["cosine"].mean()
-        look = style[label]
-        axes.plot(
-            means.index + 1,
-            means.to_numpy(),
-            color=look.color,
-            marker=look.marker,
-            linestyle=look.line,
-            label=label,
-        )
+        line_over_tasks(axes, means, label, style[label])
     axes.set_ylim(0, 1.05)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("task of the image")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.catalogue import PanelFigure
-from analysis.figures.curves import legend_below, legend_inches
+from analysis.figures.curves import legend_below, legend_inches, line_over_tasks
 from analysis.figures.panels import Panel, looks_in
-from analysis.figures.style import COLUMN_INCHES, Look, house_style
+from analysis.figures.style import COLUMN_INCHES, house_style
 
 _COSTS: Final = {
     "epoch_seconds": ("seconds an epoch", 1.0),
@@ -40,7 +38,9 @@ def costs_over_tasks(panel: Panel) -> Figure | None:
         name, scale = _COSTS[metric]
         for label in labels:
             own = part[(part["label"] == label).to_numpy()]
-            _line(axes, own, scale, label, style[label])
+            if len(own):
+                means = scale * own.groupby("after_task")["value"].mean()
+                line_over_tasks(axes, means, label, style[label])
         axes.set_ylabel(name)
         axes.set_ylim(bottom=0)
     handles = {
@@ -52,21 +52,6 @@ def costs_over_tasks(panel: Panel) -> Figure | None:
     plots[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_below(figure, labels, handles=[handles[label] for label in labels if label in handles])
     return figure
-
-
-def _line(axes: Axes, rows: pd.DataFrame, scale: float, label: str, look: Look) -> None:
-    if rows.empty:
-        return
-    means = scale * rows.groupby("after_task")["value"].mean()
-    axes.plot(
-        means.index + 1,
-        means.to_numpy(),
-        color=look.color,
-        marker=look.marker,
-        linestyle=look.line,
-        markevery=max(1, len(means) // 10),
-        label=label,
-    )
 
 
 FIGURE = PanelFigure("costs_over_tasks", "Time and memory, task by task", costs_over_tasks)

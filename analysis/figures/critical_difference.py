@@ -9,15 +9,12 @@ from analysis.figures.style import PAGE_INCHES, house_style, looks
 
 
 @house_style()
-def critical_difference(found: Across, methods: dict[str, str]) -> Figure | None:
+def critical_difference(found: Across) -> Figure | None:
     """Ranks of `Across`; a bar joins methods whose pairwise p is 0.05 or more.
 
     Wilcoxon's signed-rank tests over benchmarks with Holm's correction (Benavoli et al., 2016, JMLR
-    17(5)), which, unlike Nemenyi's, do not depend on which other methods there are.
-
-    Args:
-        found: what to draw; None is given where there are too few benchmarks for tests.
-        methods: the method of each label, for colours.
+    17(5)), which, unlike Nemenyi's, do not depend on which other methods there are. None where
+    there are too few benchmarks for tests.
     """
     if found.pairwise is None:
         return None
@@ -26,7 +23,7 @@ def critical_difference(found: Across, methods: dict[str, str]) -> Figure | None
     ranks = found.table.set_index("label")["rank"]
     figure = Figure(figsize=(PAGE_INCHES, 0.9 + 0.16 * len(ranks)))
     axes = figure.add_subplot()
-    style = looks({label: methods.get(label, label) for label in map(str, ranks.index)})
+    style = looks(found.methods)
     critical_difference_diagram(
         ranks,
         found.pairwise,

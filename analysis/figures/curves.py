@@ -59,6 +59,19 @@ def legend_inches(labels: list[str]) -> float:
     return _LEGEND_LINE_INCHES * -(-len(labels) // legend_columns(labels))
 
 
+def line_over_tasks(axes: Axes, means: pd.Series[float], label: str, look: Look) -> None:
+    """A label's line through numbers that are indexed by task."""
+    axes.plot(
+        means.index + 1,
+        means.to_numpy(),
+        color=look.color,
+        marker=look.marker,
+        linestyle=look.line,
+        markevery=max(1, len(means) // _MARKS_A_LINE),
+        label=label,
+    )
+
+
 def _draw(axes: Axes, curves: Matrix, label: str, look: Look) -> None:
     """One line from its seeds' curves (N, T) in percent."""
     tasks = np.arange(1, curves.shape[1] + 1)

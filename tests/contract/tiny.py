@@ -18,7 +18,7 @@ from harness import plugins, protocol
 from harness.checkpoint import CheckpointFolder
 from harness.config import CONFIGS, read_yaml
 from harness.data.stream import RevealedTask, Tally
-from harness.schema import Row
+from harness.schema import UNREPEATABLE, Row
 from harness.spec import Component, Resources, Trial, TrialSpec
 from harness.trial import Progress, TrialRun
 from methods import registry
@@ -30,7 +30,6 @@ DEVICE = torch.device(os.environ.get("ENGRAM_TEST_DEVICE", "cpu"))
 """`ENGRAM_TEST_DEVICE=cuda` runs the contract tests on a GPU."""
 DATA = Path(tempfile.gettempdir()) / "engram-tests"
 """Where evaluators find other data sets; digits need no folder."""
-UNREPEATABLE = {"train_seconds", "eval_seconds", "epoch_seconds", "peak_memory_bytes"}
 
 BACKBONE = {"name": "cnn", "widths": [4, 8]}
 PROTOCOLS: dict[str, dict[str, Any]] = {

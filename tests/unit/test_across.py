@@ -12,7 +12,7 @@ from analysis.across import across
 from analysis.aggregate import cells, definition
 from analysis.equal_memory import equal_memory
 from analysis.figures.critical_difference import critical_difference
-from analysis.figures.suites import SUITE_FIGURES
+from analysis.figures.suites import ranking
 from analysis.load import read
 from analysis.tables import result_tables
 
@@ -59,11 +59,12 @@ def test_pairs_are_tested_where_benchmarks_are_enough(tmp_path):
         for other in LEVELS:
             assert found.pairwise.loc[one, other] == pytest.approx(expected.loc[one, other])
     assert found.pairwise.loc["er", "gem"] < 0.05 < found.pairwise.loc["gem", "agem"]
-    figure = critical_difference(found, {})
+    figure = critical_difference(found)
     texts = {text.get_text() for text in figure.axes[0].texts}
     assert any("er" in text for text in texts)
-    drawn = SUITE_FIGURES[0].draw(read(tmp_path), "demo", "class_incremental", "FA")
-    assert drawn is not None
+    again = ranking(read(tmp_path), "demo", "class_incremental", "FA")
+    pd.testing.assert_frame_equal(again.table, found.table)
+    assert again.methods == {name: name for name in LEVELS}
 
 
 def test_methods_with_gaps_are_named_and_left_out(tmp_path):
@@ -88,7 +89,7 @@ def test_methods_with_the_same_numbers_share_their_rank(tmp_path):
     assert found.table["rank"].tolist() == [2.0] * 3
     assert found.friedman == 1.0
     assert (found.pairwise.to_numpy() == 1.0).all()
-    assert critical_difference(found, {}) is not None
+    assert critical_difference(found) is not None
 
 
 def test_references_take_no_part(tmp_path):

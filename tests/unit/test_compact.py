@@ -202,6 +202,17 @@ def test_a_damaged_file_is_named_and_nothing_changes(root):
     assert len(list((root / schema.TRIALS).iterdir())) == 12
 
 
+def test_a_file_damaged_among_its_rows_is_named_and_nothing_changes(root):
+    path = Store(root).path(WANTED[3].trial_id)
+    content = bytearray(path.read_bytes())
+    content[4:600] = bytes(596)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"{path.name}: damaged"):
+        compact(Store(root))
+    assert len(list((root / schema.TRIALS).iterdir())) == 12
+    assert list((root / schema.COMPACT).iterdir()) == []
+
+
 def test_files_of_another_version_or_shape_are_not_merged(root):
     extra = Trial("si")
     write_trial(root, extra, rows(extra, A), metadata={schema.SCHEMA_KEY: b"99"})

@@ -126,6 +126,22 @@ def test_a_papers_figure_is_verified_with_its_choice_of_labels(tmp_path):
     assert verify(path, tmp_path).same
 
 
+def test_ranks_over_benchmarks_are_verified_too(tmp_path):
+    """The suite's table leaves out a scenario, of which the ranks must not lose sight."""
+    rng = np.random.default_rng(0)
+    wanted = [Trial(name, dataset=f"set{n}") for name in ("er", "gem", "si") for n in range(8)]
+    for trial in wanted:
+        lines = rows(trial, np.full((3, 3), 0.5) + rng.normal(0, 0.1, (3, 3)))
+        if trial.dataset != "set0":
+            lines += rows(trial, np.full((3, 3), 7.0), metric="parameters", evaluator="cost")
+        write_trial(tmp_path, trial, lines)
+    write_suite(tmp_path, wanted, metrics=["FA", "parameters_M"])
+    page = write_report(tmp_path, tmp_path / "out")
+    (path,) = page.parent.glob("figures/critical_difference*.pdf")
+    assert "FA over 8 benchmarks" in page.read_text()
+    assert verify(path, tmp_path).same
+
+
 def test_fonts_are_embedded_as_outlines_of_their_own(files):
     fonts = PdfReader(files[1]).pages[0]["/Resources"]["/Font"]
     assert fonts

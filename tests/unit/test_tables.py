@@ -24,9 +24,9 @@ from analysis.tables import (
     markdown,
     result_tables,
     table,
-    terminal_tables,
     wide,
 )
+from analysis.terminal import terminal_tables
 from analysis.verdicts import Rules
 
 

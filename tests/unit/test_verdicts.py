@@ -128,12 +128,22 @@ def test_more_rivals_need_more_seeds():
     able = verdict({name: many[name] for name in ("m0", "m1")}, "m0")
     assert not able.too_few
     assert no_verdict([able]) == ""
-    assert "No verdict on differences of some columns" in no_verdict([able, verdict(many, "m0")])
+    assert "No verdict on differences of some cells" in no_verdict([able, verdict(many, "m0")])
+
+
+def test_a_rival_of_few_seeds_does_not_silence_the_others():
+    values = {"best": scores(9.0, 9.1, 9.2), "far": scores(0.0, 0.3, 0.1), "new": {1: 8.0}}
+    found = verdict(values, "best", Rules(test="t", unequal=True))
+    assert [one.label for one in found.too_few] == ["new"]
+    assert not found.tied("new")  # it could not have been found worse
+    far = next(one for one in found.differences if one.label == "far")
+    assert far.adjusted < 0.05
+    assert "No verdict on differences of some cells: with 1 seed the t-test" in no_verdict([found])
 
 
 def test_the_t_test_may_be_asked_for():
     three = {"a": scores(9.0, 9.1, 9.2), "b": scores(0.0, 0.3, 0.1)}
-    assert verdict(three, "a", Rules(test="t")).too_few is False
+    assert verdict(three, "a", Rules(test="t")).too_few == []
     assert not verdict(three, "a", Rules(test="t")).tied("b")
 
 
