@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -111,13 +112,14 @@ def build_scenario(
     cut = split_domains
     if spec.distribution != "domains":
         cut = partial(split_classes, distribution=spec.distribution)
-    return cut(
+    scenario = cut(
         placed(dataset, device, budget),
         num_tasks=spec.num_tasks,
         order=order,
         validation=spec.protocol["validation"],
         seed=spec.seed,
     )
+    return replace(scenario, tasks=scenario.tasks[: spec.first_tasks])
 
 
 def build_method(

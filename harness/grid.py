@@ -211,7 +211,9 @@ def _expand_grid(
         keys = grid.keys
         for shape in itertools.product(keys.num_tasks, keys.distribution, keys.seeds):
             num_tasks, distribution, seed = shape
-            spec = TrialSpec(learner, images, num_tasks, distribution, training, seed)
+            spec = TrialSpec(
+                learner, images, num_tasks, distribution, training, seed, keys.first_tasks
+            )
             check_scenario(spec, where=grid.where)
             protocol.check_method(spec, where=grid.where)
             trial = Trial(spec, suite, method.label, dataset.label, keys.protocol, keys.resources)

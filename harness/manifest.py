@@ -95,7 +95,7 @@ def suite_document(suite: Suite, trials: Sequence[Trial]) -> dict[str, Any]:
             "label": trial.label,
             "dataset": trial.dataset_label,
             "distribution": trial.spec.distribution,
-            "num_tasks": trial.spec.num_tasks,
+            "num_tasks": trial.spec.tasks_learned,
             "protocol": trial.protocol_name,
             "seed": trial.spec.seed,
             "primary": trial.primary,

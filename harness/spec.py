@@ -73,6 +73,10 @@ class TrialSpec:
     """Everything that can change a result; nothing about where, how fast or under which name.
 
     All mappings are resolved (every setting, defaults included) and plain JSON values.
+
+    Attributes:
+        first_tasks: train and measure the first so many of the `num_tasks` alone; nothing of the
+            later ones is seen, by the method or by a probe. None: all of them.
     """
 
     method: Component
@@ -81,6 +85,12 @@ class TrialSpec:
     distribution: str
     protocol: Mapping[str, Any]
     seed: int
+    first_tasks: int | None = None
+
+    @property
+    def tasks_learned(self) -> int:
+        """How many tasks the trial has, and so its matrix A."""
+        return self.first_tasks or self.num_tasks
 
     @property
     def trial_id(self) -> str:
@@ -98,7 +108,11 @@ class TrialSpec:
         return identity
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """Without `first_tasks` where it is None: trials keep the ids they had before it."""
+        values = dataclasses.asdict(self)
+        if self.first_tasks is None:
+            del values["first_tasks"]
+        return values
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrialSpec:
@@ -112,6 +126,8 @@ class TrialSpec:
         """Settings under dotted names, as tables show them: `method.omega`, `protocol.lr`."""
         flat = {f"method.{k}": v for k, v in self.method.settings.items()}
         flat |= {f"dataset.{k}": v for k, v in self.dataset.settings.items()}
+        if self.first_tasks is not None:
+            flat["first_tasks"] = self.first_tasks
         return flat | {f"protocol.{k}": v for k, v in self.protocol.items()}
 
 
@@ -162,7 +178,8 @@ class Trial:
     def cell(self) -> str:
         """Data set and tasks in short: `digits/5`, or `digits/5 irregular`."""
         irregular = "" if self.spec.distribution == "regular" else f" {self.spec.distribution}"
-        return f"{self.dataset_label}/{self.spec.num_tasks}{irregular}"
+        first = "" if self.spec.first_tasks is None else f" first {self.spec.first_tasks}"
+        return f"{self.dataset_label}/{self.spec.num_tasks}{irregular}{first}"
 
     @property
     def title(self) -> str:
@@ -170,7 +187,7 @@ class Trial:
         return f"{self.label} {self.cell} seed {self.spec.seed}"
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "spec": self.spec.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Trial:

@@ -39,6 +39,7 @@ class GridKeys:
     seeds: tuple[int, ...]
     distribution: tuple[Literal["regular", "irregular", "domains"], ...] = ("regular",)
     class_order: Literal["seeded", "natural", "pycil1993"] | tuple[int, ...] | None = None
+    first_tasks: int | None = None
     set: dict[str, Any] = field(default_factory=dict[str, Any])
     resources: Resources = field(default_factory=Resources)
 
@@ -49,6 +50,10 @@ class GridKeys:
         for count in self.num_tasks:
             if count < 1:
                 raise ValueError(f"num_tasks: must be at least 1, got {count}")
+            if self.first_tasks is not None and not 1 <= self.first_tasks <= count:
+                raise ValueError(
+                    f"first_tasks: must be from 1 to num_tasks ({count}), got {self.first_tasks}"
+                )
         for seed in self.seeds:
             if not 0 <= seed < 2**63:
                 raise ValueError(f"seeds: must be from 0 to below 2**63, got {seed}")

@@ -257,7 +257,7 @@ class TrialRun:
                 label=trial.label,
                 dataset=trial.dataset_label,
                 distribution=spec.distribution,
-                num_tasks=spec.num_tasks,
+                num_tasks=spec.tasks_learned,
                 protocol=trial.protocol_name,
                 seed=spec.seed,
                 split=self.settings.split,

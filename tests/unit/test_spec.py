@@ -71,6 +71,7 @@ def test_the_id_is_that_of_every_process_and_machine():
 def test_the_id_is_the_digest_of_the_canonical_settings():
     identity = {"version": 1, **dataclasses.asdict(SPEC)}
     del identity["protocol"]["primary"]
+    del identity["first_tasks"]  # None: all of them, as before there was the setting
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     assert SPEC.trial_id == hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -185,3 +186,12 @@ def test_a_trial_has_at_least_one_thread_and_no_more_than_its_cores(cpu, threads
 def test_resources_that_cannot_be_are_refused(resources):
     with pytest.raises(ValueError, match="resources"):
         Resources(**resources)
+
+
+def test_the_first_tasks_alone_are_another_trial_and_all_of_them_the_one_that_it_was():
+    assert SPEC.trial_id == SPEC_ID
+    first = dataclasses.replace(SPEC, first_tasks=2)
+    assert first.trial_id != SPEC_ID
+    assert TrialSpec.from_json(json.loads(json.dumps(first.to_json()))) == first
+    assert first.tasks_learned == 2
+    assert SPEC.tasks_learned == 5

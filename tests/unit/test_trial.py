@@ -8,6 +8,7 @@ import sklearn.datasets  # noqa: F401 - or the first test would wait for it
 import torch
 
 from harness.data.scenarios import Scenario
+from harness.errors import UserError
 from harness.execute import Setup, classify, execute
 from harness.grid import expand
 from harness.inline import run_inline
@@ -468,3 +469,25 @@ def test_a_schedule_restarts_with_every_task():
     steps = Training(lr=0.2, schedule="multistep", milestones=(1,), epochs=2)
     assert rates(steps) == pytest.approx([0.2, 0.2, 0.02, 0.02] * 2)
     assert rates(Training(lr=0.2)) == [0.2] * 8
+
+
+def accuracies(store, trial_id):
+    rows = store.read(trial_id)[0].to_pylist()
+    wanted = [r for r in rows if r["metric"] == "accuracy"]
+    return {(r["after_task"], r["on_task"]): (r["num_tasks"], r["value"]) for r in wanted}
+
+
+def test_the_first_tasks_alone_are_learned_as_in_the_whole_sequence(trials, setup, store):
+    (whole,), (first,) = trials(), trials("first_tasks=2")
+    for trial in (whole, first):
+        assert execute(trial, setup, lambda _: None).status == "done"
+    all_of_them = accuracies(store, whole.trial_id)
+    assert accuracies(store, first.trial_id) == {
+        place: (2, value) for place, (_, value) in all_of_them.items() if max(place) < 2
+    }
+
+
+@pytest.mark.parametrize("count", [0, 6])
+def test_first_tasks_are_some_of_them(trials, count):
+    with pytest.raises(UserError, match=r"first_tasks: must be from 1 to num_tasks \(5\)"):
+        trials(f"first_tasks={count}")
