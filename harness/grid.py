@@ -19,7 +19,7 @@ from harness.data.entries import dataset_component, dataset_entry
 from harness.data.scenarios import check_domains, class_order, task_sizes
 from harness.errors import UserError, unknown
 from harness.spec import Component, ProtocolSettings, Trial, TrialSpec
-from harness.suite import Entry, Grid, Suite
+from harness.suite import Entry, Grid, GridKeys, Suite
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class _Overrides:
         unused = sorted(set(self.values) - self.used)
         if not unused:
             return
-        known = set(fields(ProtocolSettings))
+        known = {*fields(ProtocolSettings), *fields(GridKeys)}
         for entry in entries:
             config = plugins.find("method", entry.name, where=where).config
             known |= fields(config) | {f"{entry.label}.{name}" for name in fields(config)}
@@ -211,9 +211,9 @@ def _expand_grid(
         keys = grid.keys
         for shape in itertools.product(keys.num_tasks, keys.distribution, keys.seeds):
             num_tasks, distribution, seed = shape
-            spec = TrialSpec(
-                learner, images, num_tasks, distribution, training, seed, keys.first_tasks
-            )
+            # All of them is no setting: equal trials have equal ids.
+            first = None if keys.first_tasks == num_tasks else keys.first_tasks
+            spec = TrialSpec(learner, images, num_tasks, distribution, training, seed, first)
             check_scenario(spec, where=grid.where)
             protocol.check_method(spec, where=grid.where)
             trial = Trial(spec, suite, method.label, dataset.label, keys.protocol, keys.resources)

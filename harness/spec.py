@@ -127,7 +127,7 @@ class TrialSpec:
         flat = {f"method.{k}": v for k, v in self.method.settings.items()}
         flat |= {f"dataset.{k}": v for k, v in self.dataset.settings.items()}
         if self.first_tasks is not None:
-            flat["first_tasks"] = self.first_tasks
+            flat["first_tasks"] = f"{self.first_tasks} of {self.num_tasks}"
         return flat | {f"protocol.{k}": v for k, v in self.protocol.items()}
 
 

@@ -12,6 +12,7 @@ from harness.errors import UserError
 from harness.execute import Setup, classify, execute
 from harness.grid import expand
 from harness.inline import run_inline
+from harness.measure import Checkpoint
 from harness.store import Failure, Store
 from harness.suite import load_suite
 from harness.trial import DIVERGENCE_CHECK, DivergedError, TrialRun
@@ -485,6 +486,19 @@ def test_the_first_tasks_alone_are_learned_as_in_the_whole_sequence(trials, setu
     assert accuracies(store, first.trial_id) == {
         place: (2, value) for place, (_, value) in all_of_them.items() if max(place) < 2
     }
+
+
+def test_a_probe_sees_nothing_of_tasks_after_the_first(trials, tmp_path):
+    (trial,) = trials("first_tasks=2")
+    run = TrialRun(trial, tmp_path / "data", torch.device("cpu"))
+    seen = Checkpoint(run.method, run.scenario, 1, split="test", seed=0, cost=lambda: None)
+    for part in ("train", "test"):
+        assert set(seen.labels(part).tolist()) == {0, 1, 2, 3}
+
+
+def test_as_many_first_tasks_as_there_are_is_the_trial_itself(trials):
+    (whole,), (first,) = trials(), trials("first_tasks=5")
+    assert first.trial_id == whole.trial_id
 
 
 @pytest.mark.parametrize("count", [0, 6])
