@@ -135,6 +135,53 @@ def plan(
         console.print(line, markup=False, soft_wrap=True)
 
 
+@app.command()
+def search(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="SEARCH.yaml", help="The search to run.")
+    ] = None,
+    suite: Annotated[
+        Path | None,
+        typer.Option("--suite", metavar="SUITE.yaml", help="Search for every method of a suite."),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", help="Configurations to try, of each method.")
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", help="Results folder; default results/<name>_search."),
+    ] = None,
+    assignments: SetOption = None,
+    executor: ExecutorName = ExecutorName.RAY,
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+) -> None:
+    """Choose hyperparameters on validation images; ends by writing a suite to test them."""
+    from harness.search import Machines, run_search
+    from harness.search_file import read_search, search_suite
+    from harness.search_progress import found_lines, plan_line
+
+    given = [*(assignments or []), *([] if trials is None else [f"trials={trials}"])]
+    if file is not None and suite is None:
+        asked = read_search(file, given)
+    elif suite is not None and file is None:
+        asked = search_suite(suite, given)
+    else:
+        raise UserError("search: name one SEARCH.yaml, or a suite by --suite")
+    for plan in asked.plans:
+        console.print(plan_line(plan), markup=False, soft_wrap=True)
+    store = results or Path("results") / f"{asked.name}_search"
+    machines = Machines(executor.value, address, workers)
+    try:
+        studies, written = run_search(asked, store, console, machines)
+    except KeyboardInterrupt:
+        _interrupted()
+    for line in found_lines(studies, written):
+        console.print(line, markup=False, soft_wrap=True)
+    failed = any(one.end == "failed" for study in studies for one in study.tried())
+    raise typer.Exit(1 if failed or written is None else 0)
+
+
 class TestName(StrEnum):
     SIGN_FLIP = "sign_flip"
     T = "t"

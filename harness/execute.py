@@ -6,21 +6,22 @@ other trials go on.
 
 from __future__ import annotations
 
+import json
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from harness.device import device_for, reproducible
-from harness.manifest import manifest, now
+from harness.manifest import identity, manifest, now
 from harness.spec import Trial
 from harness.store import DIVERGED, Failure, Store
-from harness.trial import DivergedError, Progress, TrialRun
+from harness.trial import DivergedError, Progress, StopTraining, TrialRun, rows_of, times_of
 
-Status = Literal["done", "diverged", "failed", "busy"]
+Status = Literal["done", "diverged", "failed", "busy", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,10 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a trial ended: stored, diverged, failed, or busy in the hands of another run."""
+    """How a trial ended: stored, diverged, failed, busy in the hands of another run, or stopped.
+
+    A stopped trial is not stored; `seal` does that.
+    """
 
     trial_id: str
     status: Status
@@ -52,6 +56,8 @@ def execute(trial: Trial, setup: Setup, notify: Callable[[Progress], None]) -> O
             return Outcome(trial.trial_id, "busy")
         try:
             _run(trial, setup, store, notify)
+        except StopTraining:
+            return Outcome(trial.trial_id, "stopped")
         except Exception as error:
             return _failed(trial, store, error)
         _tidy(store, trial.trial_id)
@@ -63,16 +69,33 @@ def _run(trial: Trial, setup: Setup, store: Store, notify: Callable[[Progress], 
     with reproducible(trial.resources.threads) as flags:
         run = TrialRun(trial, setup.data_root, device)
         run.records = store.records(trial.trial_id)
+        run.about = manifest(trial, run.scenario, device=device, flags=flags, git=setup.git)
         rows = run.run(store.checkpoints(trial.trial_id), notify, started=now())
-    times = {
-        "started": run.position.started,
-        "ended": now(),
-        "attempts": run.position.attempts,
-        "seconds": run.position.train_seconds + run.position.eval_seconds,
-        "resources": asdict(trial.resources),
-    }
-    document = manifest(trial, run.scenario, device=device, flags=flags, git=setup.git, run=times)
-    store.write(rows, document)
+    store.write(rows, {**run.about, **run.times(), "ended": now()})
+
+
+def seal(trial: Trial, tasks: int, store: Store) -> Trial | None:
+    """Store what a trial that was stopped after `tasks` tasks has measured, as a trial of its own.
+
+    It is made of the trial's newest checkpoint; nothing is trained. The checkpoints then go.
+
+    Returns:
+        The trial that is stored; None if there is no checkpoint after that task.
+    """
+    stopped = replace(trial, spec=replace(trial.spec, stop_after=tasks))
+    if not store.has(stopped.trial_id):
+        payload = store.checkpoints(trial.trial_id).newest()
+        if payload is None or payload["progress"]["next_task"] != tasks:
+            return None
+        document = {
+            **json.loads(payload["about"]),
+            **identity(stopped),
+            **times_of(payload["progress"]),
+            "ended": now(),
+        }
+        store.write(rows_of(stopped, json.loads(payload["measured"])), document)
+    _tidy(store, trial.trial_id)
+    return stopped
 
 
 def _tidy(store: Store, trial_id: str) -> None:

@@ -216,9 +216,16 @@ def _expand_grid(
             spec = TrialSpec(learner, images, num_tasks, distribution, training, seed, first)
             check_scenario(spec, where=grid.where)
             protocol.check_method(spec, where=grid.where)
-            trial = Trial(spec, suite, method.label, dataset.label, keys.protocol, keys.resources)
+            named = _protocol_name(spec, keys.protocol)
+            trial = Trial(spec, suite, method.label, dataset.label, named, keys.resources)
             reason = protocol.unsuitable(spec)
             yield Skip(trial.title, reason) if reason else trial
+
+
+def _protocol_name(spec: TrialSpec, name: str) -> str:
+    """The name in results: what was measured on other images than the test's has another."""
+    split = spec.protocol["split"]
+    return name if split == "test" else f"{name} ({split})"
 
 
 def check_scenario(spec: TrialSpec, *, where: str) -> None:

@@ -6,6 +6,7 @@ import platform
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -58,17 +59,14 @@ def manifest(
     device: torch.device,
     flags: Mapping[str, object],
     git: Mapping[str, Any],
-    run: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The JSON document stored beside a trial's numbers; `run` adds times and attempts."""
+    """The JSON document stored beside a trial's numbers, without times and attempts."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "schema": SCHEMA_VERSION,
-        "trial_id": trial.trial_id,
-        "group": trial.spec.group,
+        **identity(trial),
         "primary": trial.primary,
         "reference": is_reference(trial.spec),
-        "spec": trial.spec.to_json(),
         "suite": trial.suite,
         "label": trial.label,
         "dataset_label": trial.dataset_label,
@@ -81,7 +79,16 @@ def manifest(
         "host": socket.gethostname(),
         "git": dict(git),
         "versions": versions(),
-        **run,
+        "resources": asdict(trial.resources),
+    }
+
+
+def identity(trial: Trial) -> dict[str, Any]:
+    """What tells a trial from all others."""
+    return {
+        "trial_id": trial.trial_id,
+        "group": trial.spec.group,
+        "spec": trial.spec.to_json(),
     }
 
 
@@ -111,6 +118,7 @@ def suite_document(suite: Suite, trials: Sequence[Trial]) -> dict[str, Any]:
         "grids": [plain(grid.keys) for grid in suite.grids],
         "overrides": dict(suite.overrides),
         "metrics": [list(names) for names in suite.metrics],
+        "search": dict(suite.search),
         "trials": wanted,
     }
 

@@ -164,6 +164,8 @@ class Evaluator(abc.ABC):
     needs_validation: ClassVar[bool] = False
     before_training: ClassVar[bool] = False
     """Whether it also measures the untrained method, as `after_task` -1."""
+    by_task: ClassVar[bool] = False
+    """Whether it measures the accuracy on each task, which CA and FA are made of."""
     runs_last: ClassVar[bool] = False
     """Whether it reports on what the other evaluators did."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from harness.measure import Checkpoint, Evaluator, Measurement, accuracy_by_task
 
 class Probe(Evaluator):
     """Fits on the training features of all classes, past and future; measures every task."""
+
+    by_task: ClassVar[bool] = True
 
     @abc.abstractmethod
     def guesses(self, checkpoint: Checkpoint) -> Tensor:

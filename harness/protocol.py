@@ -151,6 +151,19 @@ def check_method(spec: TrialSpec, *, where: str) -> None:
         )
 
 
+def measures_tasks(spec: TrialSpec) -> bool:
+    """Whether the primary evaluator measures the accuracy on each task."""
+    return _evaluator_class(spec.protocol["primary"]).by_task
+
+
+def measured_early(spec: TrialSpec) -> bool:
+    """Whether the method can be measured after every task, and not after the last alone."""
+    config = plugins.find("method", spec.method.name, where="trial").config
+    return _method_class(spec).measured_early(
+        settings(config, spec.method.settings, where=f"method {spec.method.name}")
+    )
+
+
 def unsuitable(spec: TrialSpec) -> str | None:
     """Why this method cannot be run under this protocol, or None if it can."""
     method = _method_class(spec)

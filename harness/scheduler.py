@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -159,9 +160,7 @@ class _Listening(tune.Callback):
         if "status" in result:
             self._end(Outcome(trial_id, result["status"], result["detail"]))
         else:
-            accuracy = result["accuracy"]
-            progress = Progress(trial_id, result["tasks_done"], result["num_tasks"], accuracy)
-            self.listener.progressed(progress)
+            self.listener.progressed(progress_of(result))
 
     def on_trial_recover(self, *_: object, trial: TuneTrial, **__: object) -> None:
         self.listener.restarted(trial.config["trial_id"])
@@ -175,7 +174,7 @@ class _Listening(tune.Callback):
         if self.store.has(trial_id):  # it was lost after its work was done, or done elsewhere
             self._end(Outcome(trial_id, "done"))
             return
-        kind, message = _lost(reason)
+        kind, message = lost(reason)
         self.store.fail(
             Failure(
                 trial_id=trial_id,
@@ -194,7 +193,7 @@ class _Listening(tune.Callback):
         self.listener.ended(outcome)
 
 
-def _lost(reason: str) -> tuple[str, str]:
+def lost(reason: str) -> tuple[str, str]:
     """Class and first line of a failure, from what Ray says of a worker that ended early."""
     if "OutOfMemoryError" in reason or "low on memory" in reason:
         return "out of memory", "Ray ended its worker, because the node ran out of memory"
@@ -217,7 +216,7 @@ def _fit(
         setup=setup,
     )
     tuner = tune.Tuner(
-        tune.with_resources(trainable, lambda config: _request(resources[config["trial_id"]])),
+        tune.with_resources(trainable, lambda config: request(resources[config["trial_id"]])),
         param_space={"trial_id": tune.grid_search(list(trials))},
         tune_config=tune.TuneConfig(
             reuse_actors=True,
@@ -243,7 +242,12 @@ def _fit(
     return listening.outcomes
 
 
-def _request(resources: Resources) -> tune.PlacementGroupFactory:
+def progress_of(result: Mapping[str, Any]) -> Progress:
+    """What a worker reported of its trial."""
+    return Progress(**result["progress"])
+
+
+def request(resources: Resources) -> tune.PlacementGroupFactory:
     bundle = {"CPU": resources.cpu}
     if resources.gpu:
         bundle["GPU"] = resources.gpu
@@ -257,13 +261,7 @@ def _train(
 
     def report(progress: Progress) -> None:
         if progress.tasks_done:
-            tune.report(
-                {
-                    "tasks_done": progress.tasks_done,
-                    "num_tasks": progress.num_tasks,
-                    "accuracy": progress.accuracy,
-                }
-            )
+            tune.report({"progress": asdict(progress)})
 
     trial = Trial.from_json(trials[config["trial_id"]])
     outcome = execute(trial, setup, report)

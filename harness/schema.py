@@ -8,6 +8,7 @@ A store is a folder::
     failures/<trial_id>.json           the last failure of a trial that is not stored
     checkpoints/<trial_id>/            what an unfinished trial needs to go on
     records/<trial_id>/<kind>/         numbers of every image, if the protocol asks for them
+    searches/<name>.json               what a search tried; <name>.db beside it is Optuna's
 
 Each Parquet file carries its provenance in the key-value metadata: `SCHEMA_KEY` the version of
 this table, `GROUP_KEY` the digest of the trial's settings without its seed, `PRIMARY_KEY` the
@@ -33,6 +34,7 @@ SUITES: Final = "suites"
 FAILURES: Final = "failures"
 CHECKPOINTS: Final = "checkpoints"
 RECORDS: Final = "records"
+SEARCHES: Final = "searches"
 
 SCHEMA_KEY: Final = b"engram.schema"
 GROUP_KEY: Final = b"engram.group"

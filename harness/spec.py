@@ -77,6 +77,8 @@ class TrialSpec:
     Attributes:
         first_tasks: train and measure the first so many of the `num_tasks` alone; nothing of the
             later ones is seen, by the method or by a probe. None: all of them.
+        stop_after: a search stopped the trial after so many of its tasks: the rows are those that
+            the whole trial has until then. No suite asks for it. None: it was not stopped.
     """
 
     method: Component
@@ -86,6 +88,7 @@ class TrialSpec:
     protocol: Mapping[str, Any]
     seed: int
     first_tasks: int | None = None
+    stop_after: int | None = None
 
     @property
     def tasks_learned(self) -> int:
@@ -108,10 +111,11 @@ class TrialSpec:
         return identity
 
     def to_json(self) -> dict[str, Any]:
-        """Without `first_tasks` where it is None: trials keep the ids they had before it."""
+        """Without what came later where it is None: trials keep the ids they had before it."""
         values = dataclasses.asdict(self)
-        if self.first_tasks is None:
-            del values["first_tasks"]
+        for name in ("first_tasks", "stop_after"):
+            if values[name] is None:
+                del values[name]
         return values
 
     @classmethod

@@ -230,10 +230,23 @@ class Store:
         """Note which trials a suite wants."""
         self._replace(schema.SUITES, name, document)
 
+    def write_search(self, name: str, document: Mapping[str, Any]) -> None:
+        """Note what a search has tried."""
+        self._replace(schema.SEARCHES, name, document)
+
+    def storage(self, name: str) -> Path:
+        """The file of Optuna's storage of a search."""
+        path = self.root / schema.SEARCHES / f"{name}.db"
+        path.parent.mkdir(exist_ok=True)
+        return path
+
     def _replace(self, folder: str, name: str, document: Mapping[str, Any]) -> None:
-        path = self.root / folder / f"{name}.json"
+        self.write_text(self.root / folder / f"{name}.json", json.dumps(document, indent=1))
+
+    def write_text(self, path: Path, text: str) -> None:
+        """Put a file of the store in the place of an earlier one, whole or not at all."""
         partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
-        partial.write_text(json.dumps(document, indent=1))
+        partial.write_text(text, encoding="utf-8")
         sync(partial)
         partial.replace(path)
 

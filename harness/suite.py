@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from harness.config import fields, parse_yaml, read_yaml, settings
+from harness.config import fields, mapping, parse_yaml, read_yaml, settings
 from harness.errors import UserError, unknown
 from harness.spec import Resources
 
@@ -83,6 +83,7 @@ class Suite:
         shared: the file's top-level `set`: each of its keys must find a use in some grid.
         data_root: where data sets live, if the suite or `--set` says so.
         metrics: the columns of its tables, one list a table, if the suite or `--set` says so.
+        search: what the search that wrote the file says of itself; changes nothing.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Suite:
     shared: Mapping[str, Any] = field(default_factory=dict[str, Any])
     data_root: str | None = None
     metrics: tuple[tuple[str, ...], ...] = ()
+    search: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def load_suite(path: Path, assignments: Sequence[str] = ()) -> Suite:
@@ -100,11 +102,30 @@ def load_suite(path: Path, assignments: Sequence[str] = ()) -> Suite:
     Raises:
         UserError: for anything in the file or the assignments that does not fit.
     """
-    raw = read_yaml(path)
+    return suite_of(read_yaml(path), path, assignments)
+
+
+def suite_of(
+    raw: Mapping[str, Any], path: Path, assignments: Sequence[str] = (), *, name: str | None = None
+) -> Suite:
+    """The suite that a file's content describes.
+
+    Args:
+        raw: the content.
+        path: the file, for messages.
+        assignments: `key=value`, as of `--set`.
+        name: what the suite is called, if not by its file.
+
+    Raises:
+        UserError: for anything in the content or the assignments that does not fit.
+    """
+    raw = dict(raw)
     assigned = parse_assignments(assignments)
-    name = raw.pop("name", path.stem)
-    if name != path.stem:
-        raise UserError(f"{path}: name: a suite is named after its file, {path.stem!r}: {name!r}")
+    name = name or path.stem
+    given = raw.pop("name", name)
+    if given != name:
+        raise UserError(f"{path}: name: a suite is named after its file, {name!r}: {given!r}")
+    search = mapping(raw.pop("search", None), where=f"{path}: search")
     root = assigned.pop("data_root", raw.pop("data_root", None))
     if not isinstance(root, str | None):
         raise UserError(f"{path}: data_root: expected a folder, got {root!r}")
@@ -120,7 +141,7 @@ def load_suite(path: Path, assignments: Sequence[str] = ()) -> Suite:
     ]
     top = raw.get("set")
     shared = top if isinstance(top, dict) else {}
-    return Suite(name, path, tuple(grids), overrides, shared, root, metrics)
+    return Suite(name, path, tuple(grids), overrides, shared, root, metrics, search)
 
 
 def _metrics(value: object, path: Path) -> tuple[tuple[str, ...], ...]:

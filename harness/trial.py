@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, final
@@ -40,14 +40,50 @@ class DivergedError(RuntimeError):
     """A loss or a weight became infinite or not a number."""
 
 
+class StopTraining(Exception):  # noqa: N818 - nothing went wrong
+    """Raised by who is told of a trial's progress: it ends there, its checkpoints stay."""
+
+
+Accuracies = tuple[float | None, ...]
+"""Mean primary accuracy over the tasks seen, after each task so far; None where not measured."""
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a running trial is: tasks learned, and the mean primary accuracy over tasks seen."""
+    """Where a running trial is: tasks learned, accuracies after them, seconds of work so far."""
 
     trial_id: str
-    tasks_done: int
     num_tasks: int
-    accuracy: float | None
+    accuracies: Accuracies
+    seconds: float
+
+    @property
+    def tasks_done(self) -> int:
+        return len(self.accuracies)
+
+    @property
+    def accuracy(self) -> float | None:
+        return self.accuracies[-1] if self.accuracies else None
+
+
+def accuracies(measured: Iterable[Mapping[str, Any]], primary: str, tasks: int) -> Accuracies:
+    """The mean accuracies after each of the first `tasks` tasks.
+
+    Args:
+        measured: rows of one trial, or what one has measured so far: the same keys.
+        primary: the evaluator whose accuracy counts.
+        tasks: how many.
+    """
+    found: list[list[float]] = [[] for _ in range(tasks)]
+    for entry in measured:
+        if (
+            0 <= entry["on_task"] <= entry["after_task"] < tasks
+            and entry["metric"] == "accuracy"
+            and entry["evaluator"] == primary
+            and entry["condition"] is None
+        ):
+            found[entry["after_task"]].append(entry["value"])
+    return tuple(math.fsum(row) / len(row) if row else None for row in found)
 
 
 @dataclass(slots=True)
@@ -70,6 +106,7 @@ class TrialRun:
     Attributes:
         records: the folder for the records of every image that the protocol asks for; None: they
             are not kept.
+        about: what made the trial, kept in its checkpoints for who stores it in its place.
     """
 
     def __init__(self, trial: Trial, data_root: Path, device: torch.device) -> None:
@@ -86,6 +123,7 @@ class TrialRun:
             evaluator.prepare(self.scenario, data_root)
         self.position = _Position()
         self.records: Path | None = None
+        self.about: Mapping[str, Any] = {}
         self._epochs: list[float] = []
 
     def run(
@@ -106,13 +144,17 @@ class TrialRun:
         if not self.position.next_task:
             self._measure(BEFORE_TRAINING)
         notify(self._progress())
-        for task in self.scenario.tasks[self.position.next_task :]:
+        for task in self.scenario.tasks[self.position.next_task : self.trial.spec.stop_after]:
             self._learn(task)
             self._measure(task.position)
             self.position.next_task = task.position + 1
             folder.save(task.position, self._payload())
             notify(self._progress())
-        return self._rows()
+        return rows_of(self.trial, self.position.measured)
+
+    def times(self) -> dict[str, Any]:
+        """When it began, how often it was begun, seconds of training and measuring."""
+        return times_of(asdict(self.position))
 
     def _learn(self, task: Task) -> None:
         self.random.start_task(task.position)
@@ -213,6 +255,7 @@ class TrialRun:
             "state": self.method.state_dict(),
             "progress": position,
             "measured": measured,
+            "about": json.dumps(self.about),
         }
 
     def _resume(self, folder: CheckpointFolder) -> None:
@@ -234,37 +277,43 @@ class TrialRun:
         self.position = _Position(**progress, measured=json.loads(payload["measured"]))
 
     def _progress(self) -> Progress:
-        done = self.position.next_task
-        row = [
-            entry["value"]
-            for entry in self.position.measured
-            if entry["after_task"] == done - 1
-            and 0 <= entry["on_task"] < done
-            and entry["metric"] == "accuracy"
-            and entry["evaluator"] == self.trial.primary
-            and entry["condition"] is None
-        ]
-        accuracy = math.fsum(row) / len(row) if row else None
-        return Progress(self.trial.trial_id, done, len(self.scenario.tasks), accuracy)
+        position = self.position
+        return Progress(
+            self.trial.trial_id,
+            len(self.scenario.tasks),
+            accuracies(position.measured, self.trial.primary, position.next_task),
+            position.train_seconds + position.eval_seconds,
+        )
 
-    def _rows(self) -> list[Row]:
-        trial, spec = self.trial, self.trial.spec
-        return [
-            Row(
-                trial_id=trial.trial_id,
-                suite=trial.suite,
-                method=spec.method.name,
-                label=trial.label,
-                dataset=trial.dataset_label,
-                distribution=spec.distribution,
-                num_tasks=spec.tasks_learned,
-                protocol=trial.protocol_name,
-                seed=spec.seed,
-                split=self.settings.split,
-                **entry,
-            )
-            for entry in self.position.measured
-        ]
+
+def rows_of(trial: Trial, measured: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """What a trial has measured, as the store keeps it."""
+    spec = trial.spec
+    return [
+        Row(
+            trial_id=trial.trial_id,
+            suite=trial.suite,
+            method=spec.method.name,
+            label=trial.label,
+            dataset=trial.dataset_label,
+            distribution=spec.distribution,
+            num_tasks=spec.tasks_learned,
+            protocol=trial.protocol_name,
+            seed=spec.seed,
+            split=spec.protocol["split"],
+            **entry,
+        )
+        for entry in measured
+    ]
+
+
+def times_of(progress: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest says of a trial's time, from the position that its checkpoints keep."""
+    return {
+        "started": progress["started"],
+        "attempts": progress["attempts"],
+        "seconds": progress["train_seconds"] + progress["eval_seconds"],
+    }
 
 
 def _watch(steps: Iterator[Losses], device: torch.device) -> None:

@@ -318,6 +318,12 @@ class Method(abc.ABC):
             planned: everything else that is known before there are data.
         """
 
+    @classmethod
+    def measured_early(cls, config: Any) -> bool:  # noqa: ANN401
+        """Whether there is something to measure after every task, with these settings."""
+        del config
+        return True
+
     def begin_task(self, task: TaskView) -> None:  # noqa: B027 - optional hook
         """Prepare for a new task; called only if the method needs Signal.BOUNDARIES."""
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("methods", "harness", "analysis")
 ALLOWED = {"methods": {"methods"}, "harness": {"harness", "methods"}, "analysis": {"analysis"}}
 HEAVY = {"methods": {"ray", "pandas"}, "analysis": {"torch", "torchvision", "ray"}}
-RAY = {"harness/scheduler.py", "harness/search.py"}
+RAY = {"harness/scheduler.py", "harness/search_on_ray.py"}
 
 
 def imports(path):

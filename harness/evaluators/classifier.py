@@ -30,6 +30,7 @@ class Config:
 class Classifier(Evaluator):
     needs_predictions: ClassVar[bool] = True
     before_training: ClassVar[bool] = True
+    by_task: ClassVar[bool] = True
 
     def evaluate(self, checkpoint: Checkpoint) -> Iterator[Measurement]:
         """`accuracy` of the tasks seen, `accuracy_task_il` of every task, seen or not."""

@@ -23,6 +23,7 @@ class Config:
 class ClassifierSoftmax(Evaluator):
     needs_predictions: ClassVar[bool] = True
     before_training: ClassVar[bool] = True
+    by_task: ClassVar[bool] = True
 
     def evaluate(self, checkpoint: Checkpoint) -> Iterator[Measurement]:
         """`accuracy` of the tasks seen, `accuracy_task_il` of every task, as `classifier`."""

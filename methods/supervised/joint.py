@@ -39,9 +39,13 @@ class Joint(ClassifierMethod):
         self.initial = {name: value.clone() for name, value in self.net.state_dict().items()}
         self.trained = False
 
+    @classmethod
+    def measured_early(cls, config: Config) -> bool:
+        return config.stages == "all"
+
     @property
     def measurable(self) -> bool:
-        return self.trained or self.config.stages == "all"
+        return self.trained or self.measured_early(self.config)
 
     def begin_task(self, task: TaskView) -> None:
         self.current.begin(task)
