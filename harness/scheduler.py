@@ -7,6 +7,7 @@ Nothing else in the project imports Ray, but for the hyperparameter search.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -242,9 +243,15 @@ def _fit(
     return listening.outcomes
 
 
+def told(progress: Progress) -> dict[str, str]:
+    """What a worker reports of its trial; as one text, since Tune takes mappings apart."""
+    return {"progress": json.dumps(asdict(progress))}
+
+
 def progress_of(result: Mapping[str, Any]) -> Progress:
-    """What a worker reported of its trial."""
-    return Progress(**result["progress"])
+    """The same once more."""
+    found = json.loads(result["progress"])
+    return Progress(**{**found, "accuracies": tuple(found["accuracies"])})
 
 
 def request(resources: Resources) -> tune.PlacementGroupFactory:
@@ -261,7 +268,7 @@ def _train(
 
     def report(progress: Progress) -> None:
         if progress.tasks_done:
-            tune.report({"progress": asdict(progress)})
+            tune.report(told(progress))
 
     trial = Trial.from_json(trials[config["trial_id"]])
     outcome = execute(trial, setup, report)

@@ -31,6 +31,7 @@ from harness.scheduler import (
     slots,
     start_ray,
     stop_ray,
+    told,
 )
 from harness.search import Desk, Key, patiently
 from harness.spec import Trial
@@ -54,9 +55,6 @@ stop = stop_ray
 def search(desk: Desk, trials: Sequence[Trial], setup: Setup, *, at_once: int | None) -> None:
     """Run what the desk hands out until there is no more.
 
-    A configuration has a worker process of its own, which ends with it: Tune keeps the thread of a
-    trial that was stopped in a worker that it uses again, and with it what the trial holds.
-
     Args:
         desk: hands out configurations.
         trials: some like those of the configurations, for what they reserve.
@@ -72,7 +70,7 @@ def search(desk: Desk, trials: Sequence[Trial], setup: Setup, *, at_once: int | 
             scheduler=_Rungs(desk, Store(setup.results)),
             num_samples=-1,  # until the searcher says that it has no more
             max_concurrent_trials=slots(trials, at_once),
-            reuse_actors=False,
+            reuse_actors=True,  # a trial that is stopped ends by SystemExit in its next report
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
@@ -96,8 +94,12 @@ class _Configurations(Searcher):
     """Asks the desk; Tune has nothing to save of it."""
 
     def __init__(self, desk: Desk) -> None:
-        super().__init__(metric="value", mode="max")
+        super().__init__()
         self.desk = desk
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune writes it down to go on by; the studies do that."""
+        return {}
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ANN401 - a mapping, or Tune's word for no more
         del trial_id
@@ -133,6 +135,10 @@ class _Rungs(FIFOScheduler):
         self.desk = desk
         self.store = store
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Likewise."""
+        return {}
+
     def on_trial_result(
         self, tune_controller: object, trial: TuneTrial, result: dict[str, Any]
     ) -> str:
@@ -142,7 +148,7 @@ class _Rungs(FIFOScheduler):
         if "progress" in result:
             over = self.desk.progressed(key, progress_of(result))
         elif "outcome" in result:
-            over = self.desk.ended(key, Outcome(**result["outcome"]))
+            over = self.desk.ended(key, Outcome(**json.loads(result["outcome"])))
         return TrialScheduler.STOP if over else TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: object, trial: TuneTrial) -> None:
@@ -189,10 +195,10 @@ def _train(config: Mapping[str, Any], *, setup: Setup) -> None:
 
     def report(progress: Progress) -> None:
         if progress.tasks_done:
-            tune.report({"progress": asdict(progress)})
+            tune.report(told(progress))
 
     for trial in map(Trial.from_json, json.loads(config["trials"])):
         outcome = patiently(trial, setup, report)
-        tune.report({"outcome": asdict(outcome)})
+        tune.report({"outcome": json.dumps(asdict(outcome))})
         if outcome.status != "done":
             return

@@ -81,6 +81,7 @@ def write_suite(search: Search, studies: Sequence[Study], store: Store) -> Path 
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.representer.ignore_aliases = lambda _: True  # everything written out, for readers
     yaml.width = 100
     yaml.dump({"name": search.suite, **root, "search": origin, "grids": grids}, text)
     head = _HEADER.format(name=search.name, metric=options.metric, file=search.path, path=path)
