@@ -84,8 +84,6 @@ def read_search(path: Path, assignments: Sequence[str] = ()) -> Search:
     chosen = {**keys.set, **more}
     space = read_space(keys.space, where=f"{path}: space")
     check_names(chosen, keys.method, where=f"{path}: set")
-    for name in space.keys() & chosen.keys():
-        raise UserError(f"{path}: {name} stands in `set` and in `space`")
     scene: dict[str, Any] = {
         "protocol": keys.protocol,
         "datasets": [keys.dataset],

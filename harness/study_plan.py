@@ -64,7 +64,8 @@ class SearchOptions:
         budget: stops the search early.
         max_concurrent: configurations at once at most; None: as many as fit.
         search_seed: of everything that is drawn to choose configurations.
-        try_defaults: the method's own settings are the first configuration, if the space has them.
+        try_defaults: the first configuration is that of the method's own settings, or of those that
+            `set` gives, if the space has it.
     """
 
     trials: int = 30
