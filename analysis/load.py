@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pandas as pd
 from pandas.api.types import union_categoricals
 
 from analysis.part_files import read_part, read_part_manifest
+from analysis.searches import StudyFound, searched, studies
 from analysis.summary import IDENTITY
 from analysis.trial_files import Provenance, StoreError, read_manifest, read_trials, stored
 from harness.schema import FAILURES, SUITES, TRIALS, part_folders
@@ -34,6 +35,9 @@ _TRIES: Final = 5
 _COLUMNS: Final = ("suite", *IDENTITY, "reference", "state", "failure", "message", "settings")
 
 
+_T = TypeVar("_T")
+
+
 @dataclass(frozen=True, slots=True)
 class Results:
     """One store, read once.
@@ -41,7 +45,8 @@ class Results:
     `rows`: one measured number a row, as `load` gives; `trials`: one wanted trial a row, as
     `trials` gives; `provenance`: one stored trial an entry; `unwanted`: trials that are stored but
     that no suite wants any more; `metrics`: the columns of each table that a suite asks for;
-    `root`: its folder.
+    `studies`: what searches tried, whose trials are in `rows` and not in `trials`; `origins`: of
+    suites that a search wrote, what it says of itself; `root`: its folder.
     """
 
     rows: pd.DataFrame
@@ -49,6 +54,8 @@ class Results:
     provenance: list[Provenance]
     unwanted: int
     metrics: Mapping[str, Sequence[Sequence[str]]]
+    studies: Sequence[StudyFound]
+    origins: Mapping[str, Mapping[str, Any]]
     root: Path
 
     def only(self, trials: pd.DataFrame) -> Results:
@@ -64,9 +71,12 @@ class Results:
 def read(root: Path) -> Results:
     """Everything that tables, figures and reports need, with every file read once."""
     rows, provenance = _rows(root)
-    known = _trials(root, rows, provenance)
-    unwanted = {line.trial_id for line in provenance} - set(known["trial_id"])
-    return Results(rows, known, provenance, len(unwanted), _metrics(root), root)
+    found = studies(root)
+    known = _trials(root, rows, provenance, searched(found))
+    unwanted = {line.trial_id for line in provenance} - set(known["trial_id"]) - searched(found)
+    asked = _asked(root)
+    metrics, origins = _of(asked, "metrics", _tables), _of(asked, "search", dict)
+    return Results(rows, known, provenance, len(unwanted), metrics, found, origins, root)
 
 
 def load(root: Path) -> pd.DataFrame:
@@ -153,11 +163,13 @@ def trials(root: Path) -> pd.DataFrame:
     return read(root).trials
 
 
-def _trials(root: Path, rows: pd.DataFrame, provenance: Sequence[Provenance]) -> pd.DataFrame:
+def _trials(
+    root: Path, rows: pd.DataFrame, provenance: Sequence[Provenance], of_searches: set[str]
+) -> pd.DataFrame:
     made = {line.trial_id: line for line in provenance}
     suites = [_suite(path) for path in _json_files(root / SUITES)]
     wanted = [line for _, lines in suites for line in lines]
-    strays = made.keys() - {line["trial_id"] for line in wanted}
+    strays = made.keys() - {line["trial_id"] for line in wanted} - of_searches
     found = _unlisted(rows, {name: made[name] for name in strays}, {name for name, _ in suites})
     failures = _failures(root)
     lines = [_with_state(line, made.keys(), failures) for line in (*wanted, *found)]
@@ -205,13 +217,18 @@ def _suite(path: Path) -> tuple[str, list[dict[str, Any]]]:
     return name, lines
 
 
-def _metrics(root: Path) -> dict[str, list[list[str]]]:
-    """What each suite asks its tables to show, if it does: one list a table."""
-    found = [_json(path) for path in _json_files(root / SUITES)]
-    asked = {str(one["suite"]): list(one["metrics"]) for one in found if one.get("metrics")}
-    return {
-        name: [tables] if isinstance(tables[0], str) else tables for name, tables in asked.items()
-    }
+def _asked(root: Path) -> list[dict[str, Any]]:
+    return [_json(path) for path in _json_files(root / SUITES)]
+
+
+def _of(suites: Sequence[Mapping[str, Any]], key: str, read: Callable[[Any], _T]) -> dict[str, _T]:
+    """What each suite file says under a key, if it does."""
+    return {str(one["suite"]): read(one[key]) for one in suites if one.get(key)}
+
+
+def _tables(metrics: list[Any]) -> list[list[str]]:
+    """The columns of each table: a list of names is one table, a list of such lists several."""
+    return [metrics] if isinstance(metrics[0], str) else metrics
 
 
 def _unlisted(

@@ -21,9 +21,11 @@ from pypdf.errors import PyPdfError
 
 from analysis.figures.catalogue import panel_figures
 from analysis.figures.panels import panels
+from analysis.figures.searches import STUDY_FIGURES
 from analysis.figures.style import save
 from analysis.figures.suites import SUITE_FIGURES, ranking
 from analysis.load import Results, read
+from analysis.searches import StudyFound
 from analysis.trial_files import Provenance, StoreError
 
 FORMAT: Final = "engram figure 1"
@@ -36,8 +38,8 @@ class Query:
 
     Attributes:
         figure: its name in the catalogue.
-        suite: whose trials.
-        protocol: theirs.
+        suite: whose trials; of a study, its search.
+        protocol: theirs; of a study, its name.
         dataset: theirs; empty for figures over all settings of suite and protocol.
         num_tasks: likewise, else 0.
         distribution: likewise.
@@ -89,6 +91,8 @@ def digest(trials: Iterable[Provenance]) -> str:
 
 def trials_of(results: Results, query: Query) -> list[str]:
     """Ids of the trials that a figure shows."""
+    if study := _study(results, query):
+        return [trial_id for one in study.tried for trial_id in one.trial_ids]
     trials = results.trials
     keep = (trials["suite"] == query.suite) & (trials["protocol"] == query.protocol)
     if query.dataset:
@@ -99,6 +103,8 @@ def trials_of(results: Results, query: Query) -> list[str]:
 
 def draw(results: Results, query: Query) -> Figure | None:
     """The figure that a query asks for; None if the store lacks what it shows."""
+    if study := _study(results, query):
+        return {one.name: one.draw for one in STUDY_FIGURES}[query.figure](study)
     for one in SUITE_FIGURES:
         if one.name == query.figure:
             found = ranking(results, query.suite, query.protocol, query.metric)
@@ -114,6 +120,14 @@ def draw(results: Results, query: Query) -> Figure | None:
             shown = panel.only(query.labels) if query.labels else panel
             return None if shown is None else kinds[query.figure].draw(shown)
     return None
+
+
+def _study(results: Results, query: Query) -> StudyFound | None:
+    """The study that a figure shows, if it is one of those."""
+    if query.figure not in {one.name for one in STUDY_FIGURES}:
+        return None
+    places = {(one.search, one.name): one for one in results.studies}
+    return places.get((query.suite, query.protocol))
 
 
 def read_about(path: Path) -> tuple[str, dict[str, Any]]:

@@ -22,6 +22,7 @@ from analysis.aggregate import STATES, cells
 from analysis.equal_memory import HELD, equal_memory
 from analysis.figures.catalogue import PanelFigure, panel_figures
 from analysis.figures.panels import Panel, panels
+from analysis.figures.searches import STUDY_FIGURES
 from analysis.figures.style import save
 from analysis.figures.suites import SUITE_FIGURES, ranking
 from analysis.grid import DIGITS
@@ -29,6 +30,8 @@ from analysis.load import DIVERGED, FAILED, Results, StoreError, read
 from analysis.origin import Query, about
 from analysis.page import Block, Picture, PlainTable, Section, ShownTable, render
 from analysis.paper import Paper, shown
+from analysis.search_tables import bought, configurations, rung_table, sentence, settings
+from analysis.searches import StudyFound
 from analysis.stats import LEVEL
 from analysis.tables import (
     DEFAULT_METRICS,
@@ -80,15 +83,16 @@ def write_report(
         StoreError: if the store cannot be read or holds nothing to report.
     """
     results = read(root)
-    if results.trials.empty:
+    if results.trials.empty and not results.studies:
         raise StoreError(f"{root}: no trial is stored and no suite wants any; run a suite first")
     for folder in ("tables", "figures"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     writer = _Writer(results, out, rules, notify)
     suites = [str(name) for name in results.trials["suite"].unique()]
     if paper is None:
-        sections = [writer.suite(name) for name in suites]
-        title = f"Engram: {', '.join(suites)}"
+        searches = dict.fromkeys(study.search for study in results.studies)
+        sections = [*map(writer.search, searches), *map(writer.suite, suites)]
+        title = f"Engram: {', '.join([*(f'search {name}' for name in searches), *suites])}"
     else:
         sections = [writer.paper(paper), *(writer.states(name) for name in suites)]
         title = f"Engram: {paper.title}"
@@ -124,6 +128,38 @@ class _Writer:
         tables = list(self._tables(name))
         blocks = [self.protocol(name, str(one), tables) for one in own["protocol"].unique()]
         return replace(self.states(name), blocks=blocks)
+
+    def search(self, name: str) -> Section:
+        """What a search tried and found: a block for each of its studies."""
+        own = [study for study in self.results.studies if study.search == name]
+        blocks = [Block("Budget", (), [self.plain(bought(own), name, "bought")])]
+        return Section(f"Search {name}", [*blocks, *map(self.study, own)])
+
+    def study(self, study: StudyFound) -> Block:
+        """What one study tried."""
+        tables = {
+            "settings": settings(study),
+            "rungs": rung_table(study),
+            "configurations": configurations(study),
+        }
+        plain = [
+            self.plain(table, study.search, study.name, part) for part, table in tables.items()
+        ]
+        pictures: list[Picture] = []
+        for one in STUDY_FIGURES:
+            if figure := one.draw(study):
+                stem = _file_name(one.name, study.search, study.name)
+                alt = f"{one.title}: {study.name}, {', '.join(study.space)}"
+                query = Query(one.name, study.search, study.name)
+                pictures.append(self._save(figure, query, stem, one.title, alt))
+        return Block(study.name, (), plain, pictures, [sentence(study)])
+
+    def plain(self, table: PlainTable, *names: str) -> PlainTable:
+        """The same table with a CSV file."""
+        file = f"tables/{_file_name('search', *names)}.csv"
+        frame = pd.DataFrame(list(table.lines), columns=pd.Index(table.heads))
+        frame.to_csv(self.out / file, index=False, lineterminator="\n")
+        return replace(table, files=[file])
 
     def states(self, name: str) -> Section:
         """What became of a suite's trials."""

@@ -250,8 +250,9 @@ def told(progress: Progress) -> dict[str, str]:
 
 def progress_of(result: Mapping[str, Any]) -> Progress:
     """The same once more."""
-    found = json.loads(result["progress"])
-    return Progress(**{**found, "accuracies": tuple(found["accuracies"])})
+    found: dict[str, Any] = json.loads(result["progress"])
+    accuracies = tuple(found.pop("accuracies"))
+    return Progress(accuracies=accuracies, **found)
 
 
 def request(resources: Resources) -> tune.PlacementGroupFactory:
