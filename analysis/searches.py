@@ -48,7 +48,7 @@ class TriedOne:
     @property
     def last(self) -> float | None:
         """Its value, or how it stood when it was last seen."""
-        return self.value if self.value is not None else next(reversed(self.values.values()), None)
+        return self.value if self.value is not None else ([*self.values.values()] or [None])[-1]
 
 
 @dataclass(frozen=True, slots=True)
