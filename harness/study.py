@@ -63,11 +63,16 @@ class Tried:
 
 @dataclass(slots=True)
 class Attempt:
-    """A configuration that is running: its trials, a seed each, and how far they have come."""
+    """A configuration that is running: its trials, a seed each, and how far they have come.
+
+    `live` is Optuna's trial, `known` the tasks after which it has a value.
+    """
 
     number: int
     configuration: Configuration
     trials: list[Trial]
+    live: optuna.Trial
+    known: set[int]
     ended: int = 0
     curves: list[Accuracies] = field(default_factory=list[Accuracies])
     seconds: list[float] = field(default_factory=list[float])
@@ -122,7 +127,7 @@ class Study:
         """
         while (attempt := self._left_over() or self._new()) is not None:
             self._running[attempt.number] = attempt
-            stop = self._frozen(attempt.number).user_attrs.get("stop")
+            stop = attempt.live.user_attrs.get("stop")
             if stop is None or not self._stop(attempt, *stop):
                 return attempt
         return None
@@ -207,9 +212,13 @@ class Study:
     def _left_over(self) -> Attempt | None:
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if trial.number not in self._running:
-                configuration = _configuration(trial)
-                return Attempt(trial.number, configuration, self.plan.trials(configuration))
+                return self._attempt(trial, self.plan.trials(_configuration(trial)))
         return None
+
+    def _attempt(self, trial: FrozenTrial, trials: list[Trial]) -> Attempt:
+        live = optuna.Trial(self.study, trial._trial_id)
+        known = set(trial.intermediate_values)
+        return Attempt(trial.number, _configuration(trial), trials, live, known)
 
     def _new(self) -> Attempt | None:
         while len(tried := self.tried()) < self.plan.configurations and not self._broke():
@@ -223,7 +232,7 @@ class Study:
                 self._add(TrialState.FAIL, configuration, ended)
                 continue
             self._add(TrialState.RUNNING, configuration, {})
-            return Attempt(len(tried), configuration, trials)
+            return self._attempt(self.study.get_trials(deepcopy=False)[-1], trials)
         return None
 
     def _add(
@@ -244,21 +253,12 @@ class Study:
         budget, (trainings, hours) = self.plan.options.budget, self.spent()
         return trainings >= (budget.trainings or math.inf) or hours >= (budget.hours or math.inf)
 
-    def _frozen(self, number: int) -> FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[number]
-
-    def _live(self, number: int) -> optuna.Trial:
-        return optuna.Trial(self.study, self._frozen(number)._trial_id)
-
     def _report(self, attempt: Attempt) -> None:
         """Store the values after every task that are not stored yet."""
-        known = self._frozen(attempt.number).intermediate_values
         values = values_by_step(attempt.curves, self.plan.tasks, self.plan.options.metric)
-        live = None
-        for step, value in values.items():
-            if step not in known:
-                live = live or self._live(attempt.number)
-                live.report(value, step)
+        for step in sorted(values.keys() - attempt.known):
+            attempt.live.report(values[step], step)
+            attempt.known.add(step)
 
     def _falls_behind(self, attempt: Attempt) -> bool:
         """Whether asha stops it where it is."""
@@ -273,11 +273,10 @@ class Study:
 
     def _stop(self, attempt: Attempt, seed: int, tasks: int) -> bool:
         """Store a trial as stopped where its checkpoint is; False if there is none, it goes on."""
-        live = self._live(attempt.number)
-        live.set_user_attr("stop", [seed, tasks])
+        attempt.live.set_user_attr("stop", [seed, tasks])
         stopped = seal(attempt.trials[seed], tasks, self.store)
         if stopped is None:
-            live.set_user_attr("stop", None)
+            attempt.live.set_user_attr("stop", None)
             return False
         attempt.stored = [trial.trial_id for trial in attempt.trials[:seed]] + [stopped.trial_id]
         if len(attempt.curves) <= seed:  # stopped by the run before this one
@@ -299,7 +298,6 @@ class Study:
         value = values.get(self.plan.tasks * len(attempt.trials))
         if end == "done" and value is None:
             end, detail = "failed", f"{self.plan.options.metric} was not measured"
-        live = self._live(attempt.number)
         for name, known in {
             "end": end,
             "trial_ids": attempt.stored,
@@ -307,7 +305,7 @@ class Study:
             "seconds": math.fsum(attempt.seconds),
             "detail": detail,
         }.items():
-            live.set_user_attr(name, known)
+            attempt.live.set_user_attr(name, known)
         del self._running[attempt.number]
         self.study.tell(attempt.number, value if end == "done" else None, _STATES[end])
 

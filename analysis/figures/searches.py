@@ -136,13 +136,14 @@ def _scale(axes: Axes, kind: Mapping[str, Any]) -> None:
 
 @house_style()
 def parallel(study: StudyFound) -> Figure | None:
-    """A line a configuration through its hyperparameters and its value, dark where that is low.
+    """A line a configuration through its hyperparameters and its value; None for a space of one.
 
-    What did not come to its end has no value to compare: grey, and no line to the last axis.
+    Dark where the value is low. What did not come to its end has none to compare: it is grey, and
+    has no line to the last axis.
     """
     names = list(study.space)
     done = sorted((one for one in study.tried if one.value is not None), key=lambda o: o.value or 0)
-    if len(done) < 2:
+    if len(done) < 2 or len(names) < 2:
         return None
     low, high = (100 * (one.value or 0.0) for one in (done[0], done[-1]))
     figure = Figure(figsize=(min(PAGE_INCHES, max(COLUMN_INCHES, 1.1 * (len(names) + 1))), 2.8))

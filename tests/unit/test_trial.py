@@ -9,13 +9,14 @@ import torch
 
 from harness.data.scenarios import Scenario
 from harness.errors import UserError
-from harness.execute import Setup, classify, execute
+from harness.execute import Setup, classify, execute, seal
 from harness.grid import expand
 from harness.inline import run_inline
 from harness.measure import Checkpoint
 from harness.store import Failure, Store
 from harness.suite import load_suite
-from harness.trial import DIVERGENCE_CHECK, DivergedError, TrialRun
+from harness.trial import DIVERGENCE_CHECK, DivergedError, StopTraining, TrialRun
+from harness.trial import accuracies as mean_accuracies
 from methods.base import Training
 from methods.learners import build_optimizer, build_schedule
 
@@ -505,3 +506,66 @@ def test_as_many_first_tasks_as_there_are_is_the_trial_itself(trials):
 def test_first_tasks_are_some_of_them(trials, count):
     with pytest.raises(UserError, match=r"first_tasks: must be from 1 to num_tasks \(5\)"):
         trials(f"first_tasks={count}")
+
+
+def stopped_after(tasks, trial, setup):
+    """Run a trial until so many tasks are learned."""
+
+    def notify(progress):
+        if progress.tasks_done == tasks:
+            raise StopTraining
+
+    return execute(trial, setup, notify)
+
+
+def test_a_trial_that_is_stopped_is_stored_as_the_whole_one_was_until_then(trials, setup, store):
+    (whole,) = trials()
+    outcome = stopped_after(2, whole, setup)
+    assert (outcome.status, store.has(whole.trial_id)) == ("stopped", False)
+    assert not store.failures()
+
+    stopped = seal(whole, 2, store)
+    assert stopped.spec.stop_after == 2
+    assert store.checkpoints(whole.trial_id).newest() is None
+    execute(whole, setup, lambda _: None)
+    all_of_them = accuracies(store, whole.trial_id)
+    assert accuracies(store, stopped.trial_id) == {
+        place: value for place, value in all_of_them.items() if place[0] < 2
+    }
+    document = store.read(stopped.trial_id)[1]
+    assert document["trial_id"] == stopped.trial_id
+    assert document["spec"]["stop_after"] == 2
+    assert document["seconds"] > 0
+    assert document["versions"] == store.read(whole.trial_id)[1]["versions"]
+
+
+def test_what_is_sealed_is_what_the_stopped_trial_gives_from_its_start(trials, setup, store):
+    (whole,) = trials()
+    stopped_after(3, whole, setup)
+    stopped = seal(whole, 3, store)
+    sealed = numbers(store, stopped.trial_id)
+    store.path(stopped.trial_id).unlink()
+    assert execute(stopped, setup, lambda _: None).status == "done"
+    assert numbers(store, stopped.trial_id) == sealed
+
+
+def test_a_trial_is_not_sealed_without_the_checkpoint_of_that_task(trials, setup, store):
+    (whole,) = trials()
+    stopped_after(2, whole, setup)
+    assert seal(whole, 3, store) is None
+    assert store.checkpoints(whole.trial_id).newest() is not None
+    assert seal(whole, 2, store) is not None
+    assert seal(whole, 2, store) is not None  # once more, after a crash between it and its note
+
+
+def test_progress_tells_the_accuracies_that_the_rows_have(trials, setup, store):
+    (trial,) = trials()
+    told = []
+    execute(trial, setup, told.append)
+    rows = store.read(trial.trial_id)[0].to_pylist()
+    assert told[-1].accuracies == mean_accuracies(rows, "classifier", 5)
+    matrix = accuracies(store, trial.trial_id)
+    for done in range(1, 6):
+        row = [matrix[done - 1, on][1] for on in range(done)]
+        assert told[-1].accuracies[done - 1] == pytest.approx(sum(row) / done)
+    assert [p.tasks_done for p in told] == [0, 1, 2, 3, 4, 5]
