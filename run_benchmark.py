@@ -291,6 +291,7 @@ class Listed(StrEnum):
     DATASETS = "datasets"
     PROTOCOLS = "protocols"
     SUITES = "suites"
+    SEARCHES = "searches"
     EVALUATORS = "evaluators"
     OBJECTIVES = "objectives"
     BACKBONES = "backbones"

@@ -27,6 +27,10 @@ _KINDS: Final = {
 }
 
 
+_FOLDERS: Final = {"searches": "search"}
+"""Folders of `configs` whose name is not that of the kind without an s."""
+
+
 def listing(kind: str) -> list[tuple[str, str]]:
     """Names of one kind and a sentence on each, read from the files without running them."""
     if kind in _KINDS:
@@ -35,7 +39,7 @@ def listing(kind: str) -> list[tuple[str, str]]:
     if kind == "papers":
         folder = ROOT / "analysis" / "papers"
         return [(p.stem, _docstring_line(p)) for p in sorted(folder.glob("[!_]*.py"))]
-    folder = CONFIGS / kind.removesuffix("s")
+    folder = CONFIGS / _FOLDERS.get(kind, kind.removesuffix("s"))
     return [(path.stem, _comment_line(path)) for path in sorted(folder.glob("*.yaml"))]
 
 

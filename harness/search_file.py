@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from harness import plugins, protocol
-from harness.config import CONFIGS, fields, plain, read_yaml, settings
+from harness.config import CONFIGS, fields, mapping, plain, read_yaml, settings
 from harness.errors import UserError, unknown
 from harness.grid import expand
 from harness.space import read_space
@@ -103,8 +103,8 @@ def search_suite(path: Path, assignments: Sequence[str] = ()) -> Search:
     """The search over every method of a suite, with equal budgets.
 
     Each method entry is searched on each data set, with the first number of tasks and the first
-    distribution of its grid, over the space of `configs/search/<method>.yaml`. The suite's seeds
-    are those of the test, the search's follow them.
+    distribution of its grid, over the space of `configs/search/<method>.yaml`, in which an assigned
+    `space` replaces what it names. The suite's seeds are those of the test, the search's follow.
 
     Args:
         path: the suite.
@@ -116,6 +116,7 @@ def search_suite(path: Path, assignments: Sequence[str] = ()) -> Search:
     mine, others = _divided(assignments)
     suite = load_suite(path, others)
     seeds = [seed for grid in suite.grids for seed in grid.keys.seeds]
+    ranges = mapping(mine.pop("space", None), where="--set space")
     raw = {"test_seeds": list(dict.fromkeys(seeds)), "seeds": [max(seeds) + 1], **mine}
     options = _checked(SearchOptions, raw, path)
     reasons = {skip.title: skip.reason for skip in expand(suite)[1]}
@@ -126,14 +127,14 @@ def search_suite(path: Path, assignments: Sequence[str] = ()) -> Search:
             for dataset in grid.datasets:
                 if any(title.startswith(f"{method.label} {dataset.label}/") for title in reasons):
                     continue  # the suite leaves it out as well
-                plan = _of_suite(suite, grid, method, dataset, own)
+                plan = _of_suite(suite, grid, method, dataset, own, ranges)
                 plans.setdefault(plan.name, plan)
     return Search(suite.name, path, tuple(plans.values()), options, suite.data_root)
 
 
 def _divided(assignments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Assignments that are options of a search, and those that are the suite's."""
-    options = fields(SearchOptions) - {"test_seeds"}
+    options = fields(SearchOptions) - {"test_seeds"} | {"space"}
     mine: dict[str, Any] = {}
     others: list[str] = []
     for text in assignments:
@@ -146,12 +147,20 @@ def _divided(assignments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _of_suite(
-    suite: Suite, grid: Grid, method: Entry, dataset: Entry, options: SearchOptions
+    suite: Suite,
+    grid: Grid,
+    method: Entry,
+    dataset: Entry,
+    options: SearchOptions,
+    ranges: Mapping[str, Any],
 ) -> StudyPlan:
     file = FOLDER / f"{method.name}.yaml"
     if not file.exists():
         raise UserError(f"{suite.path}: method {method.name}: no {file} that says its space")
-    space = read_space(read_yaml(file).get("space", {}), where=f"{file}: space")
+    known = fields(plugins.find("method", method.name, where=grid.where).config)
+    own = mapping(read_yaml(file).get("space"), where=f"{file}: space")
+    over = {name: value for name, value in ranges.items() if _applies(name, known)}
+    space = read_space({**own, **over}, where=f"{file}: space")
     keys = plain(grid.keys)
     order = keys["class_order"]
     scene: dict[str, Any] = {

@@ -16,7 +16,7 @@ from rich.text import Text
 from harness.progress import PLAIN_SECONDS, clock
 from harness.space import Configuration
 from harness.study import Attempt, Study, Tried
-from harness.study_plan import StudyPlan
+from harness.study_plan import StudyPlan, size_of
 from harness.trial import Progress
 
 
@@ -29,12 +29,12 @@ class SearchDisplay:
         self.studies = studies
         self._running: dict[tuple[str, int], tuple[Configuration, Progress | None]] = {}
         self._live: Live | None = None
-        self._began = time.monotonic()
-        self._last_line = self._began
+        self._began = self._last_line = time.monotonic()
         self._ended = 0
         self._left = sum(_left(study) for study in studies)
 
     def __enter__(self) -> SearchDisplay:
+        self._began = time.monotonic()
         if self.console.is_terminal:
             self._live = Live(
                 get_renderable=self._render,
@@ -119,8 +119,10 @@ def plan_line(plan: StudyPlan) -> str:
     count = plan.configurations
     seeds = len(options.seeds)
     stops = "" if options.scheduler == "none" else f", {options.scheduler}"
+    whole = size_of(plan)
+    cut = f" (of {whole:g})" if options.algorithm == "grid" and whole > count else ""
     return (
-        f"{plan.name}: {count} configurations of {', '.join(plan.space)}, "
+        f"{plan.name}: {count}{cut} configurations of {', '.join(plan.space)}, "
         f"{seeds} seed{'s' * (seeds > 1)} of {plan.tasks} tasks each; {options.algorithm}{stops}, "
         f"by {options.metric} on {100 * plan.forced['validation']:g} % of the training images"
     )

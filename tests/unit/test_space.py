@@ -96,7 +96,10 @@ def test_corners_are_the_ends_and_all_choices():
         ({"a": {"choices": ["x"]}}, "a: choices: one point is nothing to search"),
         ({"lr": {"uniform": [0, 1], "points": 1}}, "points: 1: one point is nothing"),
         ({"lr": {"log_uniform": [0, 1]}}, "lr: log_uniform: .* must begin above 0"),
-        ({"lr": {"uniformly": [0, 1]}}, "unknown kind of range 'uniformly'; did you mean 'uniform'"),
+        (
+            {"lr": {"uniformly": [0, 1]}},
+            "unknown kind of range 'uniformly'; did you mean 'uniform'",
+        ),
         ({"lr": {"uniform": [0, "1"]}}, "lr: uniform: expected numbers, got '1'"),
         ({"lr": {"uniform": [0, math.inf]}}, "lr: uniform: expected numbers, got inf"),
         ({"lr": {"uniform": [0, True]}}, "lr: uniform: expected numbers, got True"),
@@ -118,5 +121,5 @@ def test_what_does_not_fit_is_named(raw, message):
 
 
 def test_a_grid_of_a_continuous_range_needs_points():
-    with pytest.raises(UserError, match="s.yaml: lr: a grid needs points"):
+    with pytest.raises(UserError, match="lr: a grid needs points"):
         grid(read(lr={"uniform": [0, 1]}), where="s.yaml")

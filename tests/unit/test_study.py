@@ -229,9 +229,7 @@ def replace_seed(plan, seed):
 
 def test_asha_stops_what_falls_behind_at_a_rung(study, monkeypatch):
     sealed = []
-    monkeypatch.setattr(
-        "harness.study.seal", lambda trial, tasks, store: sealed.append(tasks) or trial
-    )
+    monkeypatch.setattr("harness.study.seal", lambda trial, *rest: sealed.append(rest[0]) or trial)
     one = study("scheduler=asha", "trials=4")
     curves = [[0.5] * 5, [0.4] * 5, [0.6] * 5, [0.6, 0.6, 0.4, 0.4, 0.4]]
     ends = []
@@ -260,7 +258,7 @@ def test_what_cannot_be_stored_as_stopped_goes_on(study, monkeypatch):
 
 
 def test_seeds_count_together_and_a_bad_configuration_ends_with_its_first(study, monkeypatch):
-    monkeypatch.setattr("harness.study.seal", lambda trial, tasks, store: trial)
+    monkeypatch.setattr("harness.study.seal", lambda trial, *_: trial)
     one = study("scheduler=asha", "trials=2", "seeds=[100, 101]", "grace=5")
     good, bad = one.begin(), None
     trained(one, good, [[0.5] * 5, [0.7] * 5])
