@@ -45,6 +45,7 @@ from analysis.tables import (
     result_table,
     result_tables,
 )
+from analysis.tuned import once_more, rest
 from analysis.verdicts import DEFAULT, Rules
 
 MORE_TABLES: Final[Mapping[str, Sequence[str]]] = {
@@ -127,6 +128,10 @@ class _Writer:
         own = self.results.trials[self.results.trials["suite"] == name]
         tables = list(self._tables(name))
         blocks = [self.protocol(name, str(one), tables) for one in own["protocol"].unique()]
+        chosen = {"once_more": once_more(self.results, name), "rest": rest(self.results, name)}
+        plain = [self.plain(table, name, part) for part, table in chosen.items() if table]
+        if plain:
+            blocks = [Block("Settings that a search chose", (), plain), *blocks]
         return replace(self.states(name), blocks=blocks)
 
     def search(self, name: str) -> Section:
@@ -137,11 +142,10 @@ class _Writer:
 
     def study(self, study: StudyFound) -> Block:
         """What one study tried."""
-        tables = {
-            "settings": settings(study),
-            "rungs": rung_table(study),
-            "configurations": configurations(study),
-        }
+        tables = {"settings": settings(study)}
+        if study.options["scheduler"] != "none":
+            tables["rungs"] = rung_table(study)
+        tables["configurations"] = configurations(study)
         plain = [
             self.plain(table, study.search, study.name, part) for part, table in tables.items()
         ]

@@ -59,6 +59,7 @@ def write_suite(search: Search, studies: Sequence[Study], store: Store) -> Path 
                 "number": best.number,
                 "of": len(study.tried()),
                 "settings": best.configuration,
+                "trial_ids": list(best.trial_ids),
             }
         )
     if not grids:
