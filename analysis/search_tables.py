@@ -144,8 +144,8 @@ def configurations(study: StudyFound) -> PlainTable:
             [float(one.number), *numbers, one.last, None, float(one.tasks), one.seconds, None]
         )
     caption = (
-        f"{study.metric} in percent on validation images; of what did not come to its end, after the "
-        "last task that it learned."
+        f"{study.metric} in percent on validation images; of what did not come to its end, after "
+        "the last task that it learned."
     )
     return PlainTable(heads, lines, values, "All configurations", caption)
 

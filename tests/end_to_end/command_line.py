@@ -20,6 +20,7 @@ _warm = multiprocessing.get_context("forkserver")
 _warm.set_forkserver_preload(
     [
         *("harness.run", "harness.plan_table", "harness.reproduce", "analysis.report"),
+        *("harness.search", "alembic.command", "sqlalchemy.dialects.sqlite"),
         *("sklearn.datasets", "torch._dynamo"),  # imported by the first trial
     ]
 )

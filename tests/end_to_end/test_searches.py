@@ -2,10 +2,12 @@
 
 import json
 import re
+import shutil
 import signal
 
 import pyarrow.parquet as pq
 import pytest
+from command_line import start_warm
 from processes import wait_for
 from stored import files, manifests, numbers
 
@@ -21,14 +23,15 @@ SEARCH = {
 }
 
 
+def write(folder, **keys):
+    path = folder / "lr.yaml"
+    path.write_text(json.dumps({**SEARCH, **keys}))
+    return str(path)
+
+
 @pytest.fixture
 def file(tmp_path):
-    def write(**keys):
-        path = tmp_path / "lr.yaml"
-        path.write_text(json.dumps({**SEARCH, **keys}))
-        return str(path)
-
-    return write
+    return lambda **keys: write(tmp_path, **keys)
 
 
 @pytest.fixture
@@ -38,6 +41,17 @@ def search(call, store):
     )
 
 
+@pytest.fixture(scope="module")
+def searched(environment, tmp_path_factory):
+    """A search of six configurations, run once: its file, its store, what it said."""
+    folder = tmp_path_factory.mktemp("searched")
+    path, store = write(folder), folder / "results"
+    command = ["search", path, "--results", str(store), "--executor", "inline"]
+    done = start_warm(command, environment, tmp_path_factory.mktemp("process")).finish()
+    assert done.status == 0, done.err
+    return path, store, done.out
+
+
 def tried(store):
     """What was tried, without what measures the machine."""
     (study,) = json.loads((store / "searches" / "lr.json").read_text())["studies"]
@@ -45,10 +59,9 @@ def tried(store):
 
 
 def test_a_search_stores_every_rung_and_writes_a_suite_that_gives_the_value_once_more(
-    search, call, file, store, tmp_path
+    searched, call, tmp_path
 ):
-    done = search(file())
-    assert done.status == 0, done.err
+    _, store, out = searched
     found = tried(store)
     assert len(found) == 6
     assert {one["end"] for one in found} == {"done", "stopped"}
@@ -64,9 +77,9 @@ def test_a_search_stores_every_rung_and_writes_a_suite_that_gives_the_value_once
     assert not files(store, "failures")
 
     best = max((one for one in found if one["value"]), key=lambda one: one["value"])
-    assert f"FA {100 * best['value']:.2f} % on validation" in done.out
+    assert f"FA {100 * best['value']:.2f} % on validation" in out
     suite = store / "lr_tuned.yaml"
-    assert str(suite) in done.out
+    assert str(suite) in out
     other = tmp_path / "other"
     ran = call("run", suite, "--results", other, "--executor", "inline")
     assert ran.status == 0, ran.err
@@ -102,9 +115,8 @@ def test_a_search_that_is_killed_ends_with_the_same_trials(search, begin, file, 
     assert "[" not in again.out  # nothing was run
 
 
-def test_the_same_on_ray(begin_cold, search, file, store, tmp_path, ray_node):
-    path = file()
-    assert search(path).status == 0
+def test_the_same_on_ray(begin_cold, searched, tmp_path, ray_node):
+    path, store, _ = searched
     other = tmp_path / "other"
     command = ["search", path, "--results", str(other), "--workers", "1"]
     done = begin_cold(*command, "--address", ray_node.address, **ray_node.token).finish()
@@ -135,16 +147,16 @@ def test_without_a_good_configuration_no_suite_is_written(search, file, store):
     assert not (store / "lr_tuned.yaml").exists()
 
 
-def test_a_report_of_a_search_shows_what_was_tried(search, call, file, store):
-    search(file())
+def test_a_report_of_a_search_shows_what_was_tried(searched, call, tmp_path):
+    _, store, _ = searched
     found = tried(store)
-    assert call("report", store).status == 0
-    page = (store / "report" / "index.html").read_text()
+    assert call("report", store, "--out", tmp_path).status == 0
+    page = (tmp_path / "index.html").read_text()
     for text in ("Search lr", "What the budget bought", "Best settings", "All configurations"):
         assert text in page
     for one in found:
         assert f"{100 * list(one['values'].values())[-1]:.2f}" in page
-    figures = sorted((store / "report" / "figures").glob("*.png"))
+    figures = sorted((tmp_path / "figures").glob("*.png"))
     assert [path.name.split("-")[0] for path in figures] == ["search_history", "search_slices"]
     verified = call("report", store, "--verify", figures[0])
     assert (verified.status, "byte for byte" in verified.out) == (0, True)
@@ -168,8 +180,6 @@ def test_methods_of_a_suite_get_equal_budgets_and_a_table_of_what_it_bought(call
     ran = call("run", store / "tiny_tuned.yaml", "--results", store, "--executor", "inline")
     assert ran.status == 0, ran.err
     assert "6 trials, 4 to run" in ran.out  # the search's own are there
-    page = call("report", store)
-    assert page.status == 0
 
 
 @pytest.mark.parametrize(
@@ -209,11 +219,12 @@ def test_two_searches_of_one_name_do_not_run_at_once(begin, call, file, store):
     assert "another process is at the search lr" in second.err
 
 
-def test_a_compacted_store_of_a_search_says_the_same(search, call, file, store):
-    search(file())
+def test_a_compacted_store_of_a_search_says_the_same(searched, search, call, store):
+    path, whole, _ = searched
+    shutil.copytree(whole, store)
     before = tried(store)
     assert call("compact", store).status == 0
-    again = search(file(), "--trials", "8")
+    again = search(path, "--trials", "8")
     assert again.status == 0, again.err
     assert tried(store)[:6] == before
     assert len(tried(store)) == 8
