@@ -67,7 +67,7 @@ def search(desk: Desk, trials: Sequence[Trial], setup: Setup, *, at_once: int | 
         tune.with_resources(tune.with_parameters(_train, setup=setup), request(most)),
         tune_config=tune.TuneConfig(
             search_alg=_Configurations(desk),
-            scheduler=_Rungs(desk, Store(setup.results)),
+            scheduler=_Rungs(desk),
             num_samples=-1,  # until the searcher says that it has no more
             max_concurrent_trials=slots(trials, at_once),
             reuse_actors=True,  # a trial that is stopped ends by SystemExit in its next report
@@ -77,7 +77,7 @@ def search(desk: Desk, trials: Sequence[Trial], setup: Setup, *, at_once: int | 
             name="search",
             storage_path=str(folder),
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[_Recoveries(desk)],
+            callbacks=[_Losses(desk, Store(setup.results))],
             verbose=0,
         ),
     )
@@ -130,10 +130,9 @@ class _Configurations(Searcher):
 class _Rungs(FIFOScheduler):
     """Passes on what workers report, and stops those that the desk wants stopped."""
 
-    def __init__(self, desk: Desk, store: Store) -> None:
+    def __init__(self, desk: Desk) -> None:
         super().__init__()
         self.desk = desk
-        self.store = store
 
     def __getstate__(self) -> dict[str, Any]:
         """Likewise."""
@@ -151,31 +150,14 @@ class _Rungs(FIFOScheduler):
             over = self.desk.ended(key, Outcome(**json.loads(result["outcome"])))
         return TrialScheduler.STOP if over else TrialScheduler.CONTINUE
 
-    def on_trial_error(self, tune_controller: object, trial: TuneTrial) -> None:
-        """A worker was lost for good, or what surrounds its trials failed."""
-        del tune_controller
-        file = Path(trial.error_file) if trial.error_file else None
-        reason = file.read_text() if file and file.exists() else ""
-        kind, message = lost(reason)
-        running = self.desk.running(_key(trial))
-        failure = Failure(
-            trial_id=running.trial_id,
-            kind=kind,
-            message=message,
-            traceback=reason,
-            attempt=RETRIES + 1,
-            time=now(),
-            title=running.title,
-        )
-        self.store.fail(failure)
-        self.desk.ended(_key(trial), Outcome(running.trial_id, "failed", f"{kind}: {message}"))
 
+@final
+class _Losses(tune.Callback):
+    """Tells the desk of workers that were lost: some have another in their place, some not."""
 
-class _Recoveries(tune.Callback):
-    """Tells the desk of workers that were lost and have another in their place."""
-
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, store: Store) -> None:
         self.desk = desk
+        self.store = store
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune saves its callbacks; there is nothing to restore of this one."""
@@ -183,6 +165,25 @@ class _Recoveries(tune.Callback):
 
     def on_trial_recover(self, *_: object, trial: TuneTrial, **__: object) -> None:
         self.desk.restarted(_key(trial))
+
+    def on_trial_error(self, *_: object, trial: TuneTrial, **__: object) -> None:
+        """For good, or what surrounds its trials failed."""
+        file = Path(trial.error_file) if trial.error_file else None
+        reason = file.read_text() if file and file.exists() else ""
+        kind, message = lost(reason)
+        running = self.desk.running(_key(trial))
+        self.store.fail(
+            Failure(
+                trial_id=running.trial_id,
+                kind=kind,
+                message=message,
+                traceback=reason,
+                attempt=RETRIES + 1,
+                time=now(),
+                title=running.title,
+            )
+        )
+        self.desk.ended(_key(trial), Outcome(running.trial_id, "failed", f"{kind}: {message}"))
 
 
 def _key(trial: TuneTrial) -> Key:

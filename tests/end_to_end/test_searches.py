@@ -1,6 +1,7 @@
 """`search` from the command line: what it tries, stops, stores and writes, whatever happens."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -8,7 +9,7 @@ import signal
 import pyarrow.parquet as pq
 import pytest
 from command_line import start_warm
-from processes import wait_for
+from processes import checkpoint, descendants, holder, wait_for
 from stored import files, manifests, numbers
 
 SEARCH = {
@@ -229,3 +230,19 @@ def test_a_compacted_store_of_a_search_says_the_same(searched, search, call, sto
     assert tried(store)[:6] == before
     assert len(tried(store)) == 8
     assert len(pq.read_table(next(store.glob("compact/*/trials.parquet")))) == 6
+
+
+def test_a_worker_that_is_lost_costs_a_task_and_no_more(begin_cold, search, file, store, tmp_path):
+    path = file(set={**SEARCH["set"], "epochs": 40}, trials=2, scheduler="none")
+    other = tmp_path / "other"
+    running = begin_cold("search", path, "--results", str(other), "--workers", "1")
+    trial_id = checkpoint(other, 1)
+    lock = other / "locks" / trial_id
+    family = descendants(running.pid)
+    os.kill(wait_for(lambda: holder(lock, family), "the worker"), signal.SIGKILL)
+    assert search(path).status == 0
+    done = running.finish()
+    assert done.status == 0, done.err
+    assert "again er digits/5 #0: its worker was lost" in done.out
+    assert tried(other) == tried(store)
+    assert manifests(other)[trial_id]["attempts"] == 2
