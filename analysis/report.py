@@ -143,7 +143,7 @@ class _Writer:
     def study(self, study: StudyFound) -> Block:
         """What one study tried."""
         tables = {"settings": settings(study)}
-        if study.options["scheduler"] != "none":
+        if study.rungs:
             tables["rungs"] = rung_table(study)
         tables["configurations"] = configurations(study)
         plain = [

@@ -59,6 +59,7 @@ class StudyFound:
         search: the search's name; `suite` that of the suite it wrote.
         tasks: of one seed.
         options: of the search, as its file has them.
+        rungs: tasks, over all seeds, after which configurations may be stopped.
         space: the range of each hyperparameter: `low`, `high`, `log`, or `values`.
         default: the method's own settings, if they lie in the space.
         configurations: how many were wanted.
@@ -73,6 +74,7 @@ class StudyFound:
     cell: str
     tasks: int
     options: Mapping[str, Any]
+    rungs: Sequence[int]
     space: Mapping[str, Mapping[str, Any]]
     default: Mapping[str, Any] | None
     configurations: int
@@ -102,13 +104,7 @@ class StudyFound:
 
     def steps(self) -> list[int]:
         """Tasks after which configurations were looked at, and the last."""
-        total = self.tasks * len(self.options["seeds"])
-        found: list[int] = []
-        step = int(self.options["grace"])
-        while step < total and self.options["scheduler"] != "none":
-            found.append(step)
-            step *= int(self.options["eta"])
-        return [*found, total]
+        return [*self.rungs, self.tasks * len(self.options["seeds"])]
 
 
 def studies(root: Path) -> list[StudyFound]:
@@ -198,7 +194,7 @@ def _studies(path: Path) -> list[StudyFound]:
 
 
 _SAME: Final = (
-    *("name", "method", "label", "cell", "tasks", "options", "space", "default"),
+    *("name", "method", "label", "cell", "tasks", "options", "rungs", "space", "default"),
     *("configurations", "best", "trainings", "hours"),
 )
 

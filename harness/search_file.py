@@ -128,8 +128,20 @@ def search_suite(path: Path, assignments: Sequence[str] = ()) -> Search:
                 if any(title.startswith(f"{method.label} {dataset.label}/") for title in reasons):
                     continue  # the suite leaves it out as well
                 plan = _of_suite(suite, grid, method, dataset, own, ranges)
-                plans.setdefault(plan.name, plan)
+                _join(plans, plan)
     return Search(suite.name, path, tuple(plans.values()), options, suite.data_root)
+
+
+def _join(plans: dict[str, StudyPlan], plan: StudyPlan) -> None:
+    """Take in a study, under a name of its own; once if two grids ask for the same."""
+    if plan.name in plans and plans[plan.name].scene["protocol"] != plan.scene["protocol"]:
+        plan = replace(plan, cell=f"{plan.cell} {plan.scene['protocol']}")
+    known = plans.setdefault(plan.name, plan)
+    if known.spec != plan.spec:
+        raise UserError(
+            f"{plan.path}: two grids have {plan.name} with different settings; give one of them "
+            "another label"
+        )
 
 
 def _divided(assignments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

@@ -154,6 +154,7 @@ class Study:
             return False
         if outcome.status != "done":
             end = "diverged" if outcome.status == "diverged" else "failed"
+            self.store.checkpoints(outcome.trial_id).clear()  # it is not tried again
             self._finish(attempt, end, outcome.detail)
             return True
         trial = attempt.trials[attempt.ended]
@@ -170,6 +171,13 @@ class Study:
             self._finish(attempt, "stopped")
             return True
         return False
+
+    def rungs(self) -> list[int]:
+        """Tasks, over all seeds, after which configurations may be stopped."""
+        options = self.plan.options
+        if options.scheduler == "none":
+            return []
+        return rungs(options.grace, options.eta, self.plan.tasks * len(options.seeds))
 
     def running(self, number: int) -> Trial:
         """The trial that a configuration is at."""
@@ -263,8 +271,7 @@ class Study:
     def _falls_behind(self, attempt: Attempt) -> bool:
         """Whether asha stops it where it is."""
         options, step = self.plan.options, attempt.tasks
-        total = self.plan.tasks * len(attempt.trials)
-        if options.scheduler == "none" or step not in rungs(options.grace, options.eta, total):
+        if step not in self.rungs():
             return False
         trials = self.study.get_trials(deepcopy=False)
         value = trials[attempt.number].intermediate_values.get(step)

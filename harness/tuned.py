@@ -101,6 +101,7 @@ def _study(study: Study) -> dict[str, Any]:
         "protocol": plan.scene["protocol"],
         "tasks": plan.tasks,
         "options": plain(plan.options),
+        "rungs": study.rungs(),
         "space": {name: plain(one) for name, one in plan.space.items()},
         "default": plan.default,
         "configurations": plan.configurations,

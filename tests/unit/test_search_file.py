@@ -183,3 +183,25 @@ def test_a_suite_whose_method_has_no_search_file_is_refused(monkeypatch, tmp_pat
     monkeypatch.setattr("harness.search_file.FOLDER", tmp_path)
     with pytest.raises(UserError, match=r"method finetune: no .*finetune.yaml that says its space"):
         search_suite(CONFIGS / "suite" / "quickstart.yaml")
+
+
+def test_studies_of_one_suite_have_names_of_their_own(tmp_path):
+    path = tmp_path / "two.yaml"
+    text = """
+methods: [er]
+datasets: [digits]
+num_tasks: [5]
+seeds: [0]
+set: {epochs: 1, backbone: {name: mlp, hidden: [8]}}
+grids:
+  - {protocol: class_incremental}
+  - {protocol: class_incremental_edd, seeds: [1]}
+"""
+    path.write_text(text)
+    names = [plan.name for plan in search_suite(path).plans]
+    assert names == ["er digits/5", "er digits/5 class_incremental_edd"]
+    path.write_text(text.replace("class_incremental_edd", "class_incremental"))
+    assert len(search_suite(path).plans) == 1  # more seeds of the same
+    path.write_text(text.replace("class_incremental_edd", "class_incremental, set: {lr: 0.3}"))
+    with pytest.raises(UserError, match="two grids have er digits/5 with different settings"):
+        search_suite(path)

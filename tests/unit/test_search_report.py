@@ -49,6 +49,7 @@ def write(root, *tried, label="er", **changes):
         "cell": "digits/3",
         "tasks": 3,
         "options": OPTIONS,
+        "rungs": [1],
         "space": SPACE,
         "default": tried[0]["configuration"],
         "configurations": 20,
