@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, final
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -71,14 +71,7 @@ class ProgressDisplay:
         return cls(console, {trial.trial_id: trial for trial in trials}, forecast)
 
     def __enter__(self) -> ProgressDisplay:
-        if self.console.is_terminal:
-            self._live = Live(
-                get_renderable=self._render,
-                console=self.console,
-                refresh_per_second=2,
-                transient=True,
-            )
-            self._live.start()
+        self._live = live_view(self.console, self._render)
         return self
 
     def __exit__(
@@ -158,6 +151,15 @@ class ProgressDisplay:
             spent = time.monotonic() - running.since if running else 0.0
             left += max(estimate - spent, 0.0)
         return left / max(self.slots, 1)
+
+
+def live_view(console: Console, render: Callable[[], RenderableType]) -> Live | None:
+    """What `render` gives, twice a second, until it is stopped; None where there is no terminal."""
+    if not console.is_terminal:
+        return None
+    live = Live(get_renderable=render, console=console, refresh_per_second=2, transient=True)
+    live.start()
+    return live
 
 
 def _percent(accuracy: float | None) -> str:

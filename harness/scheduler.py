@@ -14,8 +14,8 @@ import shutil
 import signal
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -210,34 +210,29 @@ def _fit(
     trials = {trial.trial_id: trial for trial in wave}
     resources = {trial_id: trial.resources for trial_id, trial in trials.items()}
     listening = _Listening(listener, Store(setup.results), trials)
-    folder = setup.results / ".tune" / uuid.uuid4().hex[:8]
     trainable = tune.with_parameters(
         _train,
         trials={trial_id: trial.to_json() for trial_id, trial in trials.items()},
         setup=setup,
     )
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, lambda config: request(resources[config["trial_id"]])),
-        param_space={"trial_id": tune.grid_search(list(trials))},
-        tune_config=tune.TuneConfig(
-            reuse_actors=True,
-            max_concurrent_trials=workers,
-            trial_dirname_creator=lambda trial: trial.config["trial_id"],
-        ),
-        run_config=tune.RunConfig(
-            name="wave",
-            storage_path=str(folder),
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[listening],
-            verbose=0,
-        ),
-    )
-    try:
+    with tune_folder(setup.results) as folder:
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, lambda config: request(resources[config["trial_id"]])),
+            param_space={"trial_id": tune.grid_search(list(trials))},
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                max_concurrent_trials=workers,
+                trial_dirname_creator=lambda trial: trial.config["trial_id"],
+            ),
+            run_config=tune.RunConfig(
+                name="wave",
+                storage_path=folder,
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                callbacks=[listening],
+                verbose=0,
+            ),
+        )
         tuner.fit()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):
-            folder.parent.rmdir()
     for trial_id in trials.keys() - listening.outcomes.keys():
         listening.lose(trial_id)
     return listening.outcomes
@@ -253,6 +248,18 @@ def progress_of(result: Mapping[str, Any]) -> Progress:
     found: dict[str, Any] = json.loads(result["progress"])
     accuracies = tuple(found.pop("accuracies"))
     return Progress(accuracies=accuracies, **found)
+
+
+@contextmanager
+def tune_folder(results: Path) -> Generator[str]:
+    """A folder for what Tune writes, which nobody needs afterwards."""
+    folder = results / ".tune" / uuid.uuid4().hex[:8]
+    try:
+        yield str(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            folder.parent.rmdir()
 
 
 def request(resources: Resources) -> tune.PlacementGroupFactory:

@@ -7,10 +7,7 @@ in the store, and so outlive the driver.
 from __future__ import annotations
 
 import json
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
@@ -32,6 +29,7 @@ from harness.scheduler import (
     start_ray,
     stop_ray,
     told,
+    tune_folder,
 )
 from harness.search import Desk, Key, patiently
 from harness.spec import Trial
@@ -61,32 +59,27 @@ def search(desk: Desk, trials: Sequence[Trial], setup: Setup, *, at_once: int | 
         setup: shared by all of them.
         at_once: at most so many at once; None: as many as fit.
     """
-    folder = setup.results / ".tune" / uuid.uuid4().hex[:8]
     most = max((trial.resources for trial in trials), key=lambda one: (one.gpu, one.cpu))
-    tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(_train, setup=setup), request(most)),
-        tune_config=tune.TuneConfig(
-            search_alg=_Configurations(desk),
-            scheduler=_Rungs(desk),
-            num_samples=-1,  # until the searcher says that it has no more
-            max_concurrent_trials=slots(trials, at_once),
-            reuse_actors=True,  # a trial that is stopped ends by SystemExit in its next report
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
-        run_config=tune.RunConfig(
-            name="search",
-            storage_path=str(folder),
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[_Losses(desk, Store(setup.results))],
-            verbose=0,
-        ),
-    )
-    try:
+    with tune_folder(setup.results) as folder:
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(_train, setup=setup), request(most)),
+            tune_config=tune.TuneConfig(
+                search_alg=_Configurations(desk),
+                scheduler=_Rungs(desk),
+                num_samples=-1,  # until the searcher says that it has no more
+                max_concurrent_trials=slots(trials, at_once),
+                reuse_actors=True,  # a trial that is stopped ends by SystemExit in its next report
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=folder,
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                callbacks=[_Losses(desk, Store(setup.results))],
+                verbose=0,
+            ),
+        )
         tuner.fit()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):
-            folder.parent.rmdir()
 
 
 @final

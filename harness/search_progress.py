@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from harness.progress import PLAIN_SECONDS, clock
+from harness.progress import PLAIN_SECONDS, clock, live_view
 from harness.space import Configuration
 from harness.study import Attempt, Study, Tried
 from harness.study_plan import StudyPlan, size_of
@@ -35,14 +35,7 @@ class SearchDisplay:
 
     def __enter__(self) -> SearchDisplay:
         self._began = time.monotonic()
-        if self.console.is_terminal:
-            self._live = Live(
-                get_renderable=self._render,
-                console=self.console,
-                refresh_per_second=2,
-                transient=True,
-            )
-            self._live.start()
+        self._live = live_view(self.console, self._render)
         return self
 
     def __exit__(
