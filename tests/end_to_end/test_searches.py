@@ -233,7 +233,7 @@ def test_a_compacted_store_of_a_search_says_the_same(searched, search, call, sto
 
 
 def test_a_worker_that_is_lost_costs_a_task_and_no_more(begin_cold, search, file, store, tmp_path):
-    path = file(set={**SEARCH["set"], "epochs": 40}, trials=2, scheduler="none")
+    path = file(set={**SEARCH["set"], "epochs": 25}, trials=1)
     other = tmp_path / "other"
     running = begin_cold("search", path, "--results", str(other), "--workers", "1")
     trial_id = checkpoint(other, 1)
