@@ -26,11 +26,15 @@ Status = Literal["done", "diverged", "failed", "busy", "stopped"]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What all trials of a run share; sent to every worker."""
+    """What all trials of a run share; sent to every worker.
+
+    `keep_diverged`: leave the checkpoints of a trial that diverged, for `seal`.
+    """
 
     results: Path
     data_root: Path
     git: Mapping[str, Any]
+    keep_diverged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,10 @@ def execute(trial: Trial, setup: Setup, notify: Callable[[Progress], None]) -> O
         except StopTraining:
             return Outcome(trial.trial_id, "stopped")
         except Exception as error:
-            return _failed(trial, store, error)
+            outcome = _failed(trial, store, error)
+            if outcome.status == "diverged" and not setup.keep_diverged:
+                store.checkpoints(trial.trial_id).clear()
+            return outcome
         _tidy(store, trial.trial_id)
         return Outcome(trial.trial_id, "done")
 
@@ -75,7 +82,7 @@ def _run(trial: Trial, setup: Setup, store: Store, notify: Callable[[Progress], 
 
 
 def seal(trial: Trial, tasks: int, store: Store) -> Trial | None:
-    """Store what a trial that was stopped after `tasks` tasks has measured, as a trial of its own.
+    """Store what a trial that ended after `tasks` tasks has measured, as a trial of its own.
 
     It is made of the trial's newest checkpoint; nothing is trained. The checkpoints then go.
 
@@ -94,7 +101,7 @@ def seal(trial: Trial, tasks: int, store: Store) -> Trial | None:
             "ended": now(),
         }
         store.write(rows_of(stopped, json.loads(payload["measured"])), document)
-    _tidy(store, trial.trial_id)
+    store.checkpoints(trial.trial_id).clear()
     return stopped
 
 
@@ -117,7 +124,6 @@ def _failed(trial: Trial, store: Store, error: Exception) -> Outcome:
     )
     store.fail(failure)
     if kind == DIVERGED:
-        store.checkpoints(trial.trial_id).clear()
         return Outcome(trial.trial_id, "diverged", message)
     return Outcome(trial.trial_id, "failed", f"{kind}: {message}")
 

@@ -159,7 +159,7 @@ def _run(desk: Desk, search: Search, store: Store, console: Console, machines: M
     root = data_root(search.data_root)
     if machines.address is None:
         check_data(trials, root, console)
-    setup = Setup(store.root, root, git_revision())
+    setup = Setup(store.root, root, git_revision(), keep_diverged=True)
     if machines.executor == "inline":
         for trial in trials:
             device_for(trial.resources)

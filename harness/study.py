@@ -154,7 +154,7 @@ class Study:
             return False
         if outcome.status != "done":
             end = "diverged" if outcome.status == "diverged" else "failed"
-            self.store.checkpoints(outcome.trial_id).clear()  # it is not tried again
+            self._keep(attempt)
             self._finish(attempt, end, outcome.detail)
             return True
         trial = attempt.trials[attempt.ended]
@@ -290,6 +290,15 @@ class Study:
             self._recall(attempt)
         self._finish(attempt, "stopped")
         return True
+
+    def _keep(self, attempt: Attempt) -> None:
+        """Store what a trial measured before it failed; it is not tried again."""
+        trial = attempt.trials[attempt.ended]
+        tasks = len(attempt.curves[attempt.ended]) if len(attempt.curves) > attempt.ended else 0
+        kept = seal(trial, tasks, self.store) if tasks else None
+        if kept is not None:
+            attempt.stored.append(kept.trial_id)
+        self.store.checkpoints(trial.trial_id).clear()
 
     def _recall(self, attempt: Attempt) -> None:
         """What is stored of a configuration that another process ran."""

@@ -26,7 +26,9 @@ def test_every_plug_in_is_listed_with_a_sentence(kind):
         assert len(sentence) > 20, name
 
 
-@pytest.mark.parametrize(("kind", "folder"), [("suites", "suite"), ("protocols", "protocol")])
+@pytest.mark.parametrize(
+    ("kind", "folder"), [("suites", "suite"), ("protocols", "protocol"), ("searches", "search")]
+)
 def test_every_configuration_file_is_listed_with_its_comment(kind, folder):
     found = listing(kind)
     assert [name for name, _ in found] == sorted(p.stem for p in (CONFIGS / folder).glob("*.yaml"))

@@ -273,7 +273,8 @@ def test_seeds_count_together_and_a_bad_configuration_ends_with_its_first(study,
 # --- what goes wrong ------------------------------------------------------------------------
 
 
-def test_diverged_and_failed_configurations_count_and_the_search_goes_on(study):
+def test_diverged_and_failed_configurations_count_and_the_search_goes_on(study, monkeypatch):
+    monkeypatch.setattr("harness.study.seal", lambda trial, *_: trial)
     one = study("trials=4")
     for status in ("diverged", "failed"):
         attempt = one.begin()
@@ -285,6 +286,7 @@ def test_diverged_and_failed_configurations_count_and_the_search_goes_on(study):
     assert ends[:2] == [("diverged", "why"), ("failed", "why")]
     assert [end for end, _ in ends[2:]] == ["done", "done"]
     assert one.best().number >= 2
+    assert [len(found.trial_ids) for found in one.tried()] == [1, 1, 1, 1]  # of one task, or all
 
 
 def test_settings_that_do_not_go_together_count_as_failed(study, monkeypatch):

@@ -569,3 +569,23 @@ def test_progress_tells_the_accuracies_that_the_rows_have(trials, setup, store):
         row = [matrix[done - 1, on][1] for on in range(done)]
         assert told[-1].accuracies[done - 1] == pytest.approx(sum(row) / done)
     assert [p.tasks_done for p in told] == [0, 1, 2, 3, 4, 5]
+
+
+def test_what_diverged_can_be_kept_until_the_task_before(trials, setup, store, monkeypatch):
+    (trial,) = trials()
+    learn = TrialRun._learn
+
+    def diverge(run, task):
+        if task.position == 2:
+            raise DivergedError("a loss became infinite or not a number")
+        learn(run, task)
+
+    monkeypatch.setattr(TrialRun, "_learn", diverge)
+    assert execute(trial, setup, lambda _: None).status == "diverged"
+    assert store.checkpoints(trial.trial_id).newest() is None
+
+    kept = replace(setup, keep_diverged=True)
+    assert execute(trial, kept, lambda _: None).status == "diverged"
+    until = seal(trial, 2, store)
+    assert {after for after, _ in accuracies(store, until.trial_id)} == {0, 1}
+    assert store.failures()[trial.trial_id].kind == "diverged"
