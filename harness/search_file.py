@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -13,7 +14,14 @@ from harness.errors import UserError, unknown
 from harness.grid import expand
 from harness.space import read_space
 from harness.spec import ProtocolSettings, Resources
-from harness.study_plan import Budget, SearchOptions, StudyPlan, check_names, plan_study
+from harness.study_plan import (
+    Budget,
+    SearchOptions,
+    StudyPlan,
+    UnsuitableError,
+    check_names,
+    plan_study,
+)
 from harness.suite import Entry, Grid, Suite, load_suite, parse_assignments
 
 FOLDER: Final = CONFIGS / "search"
@@ -119,16 +127,14 @@ def search_suite(path: Path, assignments: Sequence[str] = ()) -> Search:
     ranges = mapping(mine.pop("space", None), where="--set space")
     raw = {"test_seeds": list(dict.fromkeys(seeds)), "seeds": [max(seeds) + 1], **mine}
     options = _checked(SearchOptions, raw, path)
-    reasons = {skip.title: skip.reason for skip in expand(suite)[1]}
+    expand(suite)  # what does not fit the suite is said as `run` says it
     plans: dict[str, StudyPlan] = {}
     for grid in suite.grids:
         own = replace(options, test_seeds=tuple(dict.fromkeys(grid.keys.seeds)))
         for method in grid.methods:
             for dataset in grid.datasets:
-                if any(title.startswith(f"{method.label} {dataset.label}/") for title in reasons):
-                    continue  # the suite leaves it out as well
-                plan = _of_suite(suite, grid, method, dataset, own, ranges)
-                _join(plans, plan)
+                with suppress(UnsuitableError):  # the suite leaves it out as well
+                    _join(plans, _of_suite(suite, grid, method, dataset, own, ranges))
     return Search(suite.name, path, tuple(plans.values()), options, suite.data_root)
 
 
@@ -174,13 +180,12 @@ def _of_suite(
     over = {name: value for name, value in ranges.items() if _applies(name, known)}
     space = read_space({**own, **over}, where=f"{file}: space")
     keys = plain(grid.keys)
-    order = keys["class_order"]
     scene: dict[str, Any] = {
         "protocol": grid.keys.protocol,
         "datasets": [_with_set(dataset, _named(grid, suite, dataset))],
         "num_tasks": [grid.keys.num_tasks[0]],
         "distribution": [grid.keys.distribution[0]],
-        **({} if order is None else {"class_order": order}),
+        **{key: keys[key] for key in ("class_order", "first_tasks") if keys[key] is not None},
         "resources": keys["resources"],
     }
     entry = Entry(method.name, method.label, _settings_of(suite, grid, method))

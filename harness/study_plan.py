@@ -29,6 +29,10 @@ _FIXED: Final = frozenset(
 """Protocol settings that say what is measured: a search must not choose among them."""
 
 
+class UnsuitableError(UserError):
+    """The method cannot be run under the protocol at all: a suite would leave it out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What a search may spend before it starts no further configuration.
@@ -254,7 +258,7 @@ def check_names(names: Mapping[str, Any], method: str, *, where: str) -> None:
 def _expanded(keys: Mapping[str, Any], path: Path, suite: str) -> list[Trial]:
     trials, skips = expand(suite_of(keys, path, name=suite))
     if skips:
-        raise UserError(f"{path}: {skips[0].reason}")
+        raise UnsuitableError(f"{path}: {skips[0].reason}")
     return trials
 
 

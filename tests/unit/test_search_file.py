@@ -218,3 +218,24 @@ grids:
     path.write_text(text.replace("class_incremental_edd", "class_incremental, set: {lr: 0.3}"))
     with pytest.raises(UserError, match="two grids have er digits/5 with different settings"):
         search_suite(path)
+
+
+def test_what_the_suite_leaves_out_is_not_searched_and_first_tasks_stay(tmp_path):
+    path = tmp_path / "two.yaml"
+    path.write_text(
+        """
+methods: [er, replay]
+datasets: [digits]
+num_tasks: [5]
+seeds: [0]
+first_tasks: 3
+grids:
+  - {protocol: class_incremental, set: {epochs: 1, backbone: {name: mlp, hidden: [8]}}}
+  - {protocol: online_ssl, set: {backbone: {name: cnn, widths: [4, 8]}}}
+"""
+    )
+    plans = search_suite(path).plans
+    assert [plan.name for plan in plans] == ["er digits/5 first 3", "replay digits/5 first 3"]
+    for plan in plans:
+        test, _ = expand(suite_of(plan.test_grid({}), path))
+        assert {trial.spec.first_tasks for trial in (*test, *plan.trials({}))} == {3}
