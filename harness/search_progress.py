@@ -27,7 +27,7 @@ class SearchDisplay:
     def __init__(self, console: Console, studies: Sequence[Study]) -> None:
         self.console = console
         self.studies = studies
-        self._running: dict[tuple[str, int], tuple[Configuration, Progress | None]] = {}
+        self._running: dict[tuple[str, int], tuple[Attempt, Progress | None]] = {}
         self._live: Live | None = None
         self._began = self._last_line = time.monotonic()
         self._ended = 0
@@ -48,14 +48,14 @@ class SearchDisplay:
             self._live.stop()
 
     def began(self, study: Study, attempt: Attempt) -> None:
-        self._running[study.plan.name, attempt.number] = attempt.configuration, None
+        self._running[study.plan.name, attempt.number] = attempt, None
 
     def progressed(self, study: Study, number: int, progress: Progress) -> None:
         key = study.plan.name, number
         self._running[key] = self._running[key][0], progress
         quiet = time.monotonic() - self._last_line < PLAIN_SECONDS
         if self._live is None and not quiet:
-            self._line(f"  running {self._describe(key)}")
+            self._line(f"  running {_described(*key, *self._running[key])}")
 
     def restarted(self, study: Study, number: int) -> None:
         self._line(f"  again {study.plan.name} #{number}: its worker was lost")
@@ -77,21 +77,13 @@ class SearchDisplay:
         self._last_line = time.monotonic()
         self.console.print(Text(text), soft_wrap=True)
 
-    def _describe(self, key: tuple[str, int]) -> str:
-        configuration, progress = self._running[key]
-        name = f"{key[0]} #{key[1]} {written(configuration)}"
-        if progress is None:
-            return f"{name}: starting"
-        at = min(progress.tasks_done + 1, progress.num_tasks)
-        found = "" if progress.accuracy is None else f", accuracy {percent(progress.accuracy)}"
-        return f"{name}: task {at} of {progress.num_tasks}{found}"
-
     def _render(self) -> Group:
-        tried = [one for study in self.studies for one in study.tried()]
+        # From another thread: it must not look into the studies.
         wanted = sum(study.plan.configurations for study in self.studies)
-        ended = sum(one.end != "running" for one in tried)
+        ended = wanted - self._left + self._ended
         head = f"{ended} of {wanted} configurations, {clock(self._seconds_left())} left"
-        return Group(Text(head), *(Text(f"  {self._describe(key)}") for key in list(self._running)))
+        running = [_described(*key, *found) for key, found in list(self._running.items())]
+        return Group(Text(head), *(Text(f"  {line}") for line in running))
 
     def _seconds_left(self) -> float | None:
         """By the pace of this run; None before its first configuration has ended."""
@@ -104,6 +96,18 @@ class SearchDisplay:
 def _left(study: Study) -> int:
     ended = sum(one.end != "running" for one in study.tried())
     return max(study.plan.configurations - ended, 0)
+
+
+def _described(study: str, number: int, attempt: Attempt, progress: Progress | None) -> str:
+    """A configuration that is running, and where it is."""
+    name = f"{study} #{number} {written(attempt.configuration)}"
+    if progress is None:
+        return f"{name}: starting"
+    at = min(progress.tasks_done + 1, progress.num_tasks)
+    seeds = len(attempt.trials)
+    seed = f"seed {attempt.ended + 1} of {seeds}, " if seeds > 1 else ""
+    found = "" if progress.accuracy is None else f", accuracy {percent(progress.accuracy)}"
+    return f"{name}: {seed}task {at} of {progress.num_tasks}{found}"
 
 
 def plan_line(plan: StudyPlan) -> str:
