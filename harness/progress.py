@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Protocol, final
 
 from rich.console import Console, Group, RenderableType
@@ -63,25 +63,15 @@ class ProgressDisplay:
     _running: dict[str, _Running] = field(default_factory=dict[str, _Running])
     _ended: set[str] = field(default_factory=set[str])
     _counts: _Counts = field(default_factory=_Counts)
-    _live: Live | None = None
     _last_line: float = 0.0
 
     @classmethod
     def of(cls, console: Console, trials: Sequence[Trial], forecast: Forecast) -> ProgressDisplay:
         return cls(console, {trial.trial_id: trial for trial in trials}, forecast)
 
-    def __enter__(self) -> ProgressDisplay:
-        self._live = live_view(self.console, self._render)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
+    def shown(self) -> AbstractContextManager[None]:
+        """While it lasts, a terminal shows what is running."""
+        return live_view(self.console, self._render)
 
     def started(self, trial_id: str) -> None:
         self._running.setdefault(trial_id, _Running(time.monotonic()))
@@ -90,7 +80,7 @@ class ProgressDisplay:
         self.started(progress.trial_id)
         self._running[progress.trial_id].progress = progress
         quiet = time.monotonic() - self._last_line < PLAIN_SECONDS
-        if self._live is None and progress.tasks_done and not quiet:
+        if not self.console.is_terminal and progress.tasks_done and not quiet:
             self._line(f"  running {self._describe(progress.trial_id)}")
 
     def restarted(self, trial_id: str) -> None:
@@ -111,7 +101,7 @@ class ProgressDisplay:
         took = f" {seconds:.1f} s" if seconds is not None else ""
         detail = f": {outcome.detail}" if outcome.detail else ""
         count = f"[{self._counts.ended}/{len(self.trials)}]"
-        left = f", {clock(self._seconds_left())} left" if self._live is None else ""
+        left = f", {clock(self._seconds_left())} left" if not self.console.is_terminal else ""
         self._line(f"{count} {outcome.status} {trial.title}{accuracy}{took}{detail}{left}")
 
     def _line(self, text: str) -> None:
@@ -153,13 +143,14 @@ class ProgressDisplay:
         return left / max(self.slots, 1)
 
 
-def live_view(console: Console, render: Callable[[], RenderableType]) -> Live | None:
-    """What `render` gives, twice a second, until it is stopped; None where there is no terminal."""
+@contextmanager
+def live_view(console: Console, render: Callable[[], RenderableType]) -> Generator[None]:
+    """Show what `render` gives, twice a second; on a terminal alone."""
     if not console.is_terminal:
-        return None
-    live = Live(get_renderable=render, console=console, refresh_per_second=2, transient=True)
-    live.start()
-    return live
+        yield
+        return
+    with Live(get_renderable=render, console=console, refresh_per_second=2, transient=True):
+        yield
 
 
 def _percent(accuracy: float | None) -> str:

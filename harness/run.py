@@ -130,7 +130,7 @@ def run_plan(
     if executor == "inline":
         for trial in trials:
             device_for(trial.resources)
-        with display:
+        with display.shown():
             return run_inline(trials, setup, display)
     cluster.prepare()
     from harness import scheduler  # Ray takes seconds to import, and reads the switches as it is
@@ -139,7 +139,7 @@ def run_plan(
         scheduler.start_ray(address)
         scheduler.check_resources(trials)
         display.slots = scheduler.slots(trials, workers)
-        with display:
+        with display.shown():
             return scheduler.run_on_ray(trials, setup, display, workers=workers)
     finally:
         scheduler.stop_ray()

@@ -163,7 +163,7 @@ def _run(desk: Desk, search: Search, store: Store, console: Console, machines: M
     if machines.executor == "inline":
         for trial in trials:
             device_for(trial.resources)
-        with desk.display:
+        with desk.display.shown():
             _inline(desk, setup)
         return
     cluster.prepare()
@@ -172,7 +172,7 @@ def _run(desk: Desk, search: Search, store: Store, console: Console, machines: M
     caps = [cap for cap in (search.options.max_concurrent, machines.workers) if cap is not None]
     try:
         search_on_ray.start(trials, machines.address)
-        with desk.display:
+        with desk.display.shown():
             search_on_ray.search(desk, trials, setup, at_once=min(caps, default=None))
     finally:
         search_on_ray.stop()

@@ -75,7 +75,7 @@ def search(desk: Desk, trials: Sequence[Trial], setup: Setup, *, at_once: int | 
                 name="search",
                 storage_path=folder,
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
-                callbacks=[_Losses(desk, Store(setup.results))],
+                callbacks=[_LostWorkers(desk, Store(setup.results))],
                 verbose=0,
             ),
         )
@@ -145,7 +145,7 @@ class _Rungs(FIFOScheduler):
 
 
 @final
-class _Losses(tune.Callback):
+class _LostWorkers(tune.Callback):
     """Tells the desk of workers that were lost: some have another in their place, some not."""
 
     def __init__(self, desk: Desk, store: Store) -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import final
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.text import Text
 
+from harness.draw import Tried
 from harness.progress import PLAIN_SECONDS, clock, live_view
 from harness.space import Configuration
-from harness.study import Attempt, Study, Tried
+from harness.study import Attempt, Study
 from harness.study_plan import StudyPlan, size_of
 from harness.trial import Progress
 
@@ -28,24 +28,14 @@ class SearchDisplay:
         self.console = console
         self.studies = studies
         self._running: dict[tuple[str, int], tuple[Attempt, Progress | None]] = {}
-        self._live: Live | None = None
         self._began = self._last_line = time.monotonic()
         self._ended = 0
         self._left = sum(_left(study) for study in studies)
 
-    def __enter__(self) -> SearchDisplay:
+    def shown(self) -> AbstractContextManager[None]:
+        """While it lasts, a terminal shows what is running; the time left counts from its start."""
         self._began = time.monotonic()
-        self._live = live_view(self.console, self._render)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        return live_view(self.console, self._render)
 
     def began(self, study: Study, attempt: Attempt) -> None:
         self._running[study.plan.name, attempt.number] = attempt, None
@@ -54,7 +44,7 @@ class SearchDisplay:
         key = study.plan.name, number
         self._running[key] = self._running[key][0], progress
         quiet = time.monotonic() - self._last_line < PLAIN_SECONDS
-        if self._live is None and not quiet:
+        if not self.console.is_terminal and not quiet:
             self._line(f"  running {_described(*key, *self._running[key])}")
 
     def restarted(self, study: Study, number: int) -> None:
@@ -67,7 +57,7 @@ class SearchDisplay:
         count = sum(one.end != "running" for one in tried)
         best = study.best()
         so_far = f"; best {percent(best.value)} (#{best.number})" if best else ""
-        left = "" if self._live else f", {clock(self._seconds_left())} left"
+        left = "" if self.console.is_terminal else f", {clock(self._seconds_left())} left"
         self._line(
             f"[{count}/{study.plan.configurations}] {study.plan.name} {outcome(tried[number])}"
             f"{so_far}{left}"

@@ -67,11 +67,14 @@ class Range:
     def ends(self) -> tuple[Value, ...]:
         return self.rounded(self.low), self.rounded(self.high)
 
+    def every(self) -> list[Value]:
+        """All of its values, where they are whole numbers."""
+        return list(range(int(self.low), int(self.high) + 1))
+
     def grid(self) -> list[Value]:
         """Its values in a grid, ascending; empty if a grid needs to be told how many."""
         if self.points is None:
-            whole = range(int(self.low), int(self.high) + 1) if self.whole else ()
-            return list(whole)
+            return self.every() if self.whole else []
         spaced = np.geomspace if self.log else np.linspace
         values = spaced(self.low, self.high, self.points)
         return list(dict.fromkeys(self.rounded(round(v) if self.whole else v) for v in values))
@@ -98,6 +101,9 @@ class Choices:
 
     def ends(self) -> tuple[Value, ...]:
         return self.values
+
+    def every(self) -> list[Value]:
+        return list(self.values)
 
     def grid(self) -> list[Value]:
         return list(self.values)
@@ -148,6 +154,12 @@ def grid(space: Space, *, where: str) -> list[Configuration]:
         if not axes[-1]:
             raise UserError(f"{where}: {name}: a grid needs points, how many values to take")
     return [dict(zip(space, values, strict=True)) for values in itertools.product(*axes)]
+
+
+def every(space: Space) -> Iterator[Configuration]:
+    """Every configuration of a space that has finitely many, points or not."""
+    axes = [one.every() for one in space.values()]
+    return (dict(zip(space, values, strict=True)) for values in itertools.product(*axes))
 
 
 def corners(space: Space) -> Iterator[tuple[str, Value]]:

@@ -2,63 +2,34 @@
 
 The driver alone touches it. What is chosen and what is stopped depends on what is stored and on the
 search's seed, on nothing that a process keeps: a search that was killed goes on as if it had not
-been. Configurations are drawn by Optuna's samplers over a copy of the study in memory, made anew
-for each of them, as a sampler's own generator would start from its seed again.
+been.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, final
+from typing import Any, Final, final
 
 import optuna
-from optuna.samplers import RandomSampler, TPESampler
+from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from harness.config import plain
+from harness.draw import STATES, End, Tried, draw
 from harness.errors import UserError
 from harness.execute import Outcome, seal
-from harness.seeds import derive_seed
-from harness.space import Configuration, grid
+from harness.rungs import goes_on, rungs, values_by_step
+from harness.space import Configuration
 from harness.spec import Trial
 from harness.store import Store
 from harness.study_plan import StudyPlan
 from harness.trial import Accuracies, Progress, accuracies
 
-End = Literal["done", "stopped", "diverged", "failed", "running"]
-
-_REDRAWS: Final = 50
-"""Draws for a configuration that is new, before the search takes what it has."""
-
 _FREE: Final = ("trials", "budget", "max_concurrent", "test_seeds")
 """Options that may change between two runs of a search: no configuration depends on them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """One configuration and what became of it.
-
-    Attributes:
-        value: what is maximised; None unless it ran to its end.
-        values: the value so far after so many tasks of all its seeds.
-        trial_ids: what is stored of it, a seed each; the last may be a trial that was stopped.
-        tasks: how many were learned, over all seeds.
-        seconds: of training and measuring.
-        detail: why it failed.
-    """
-
-    number: int
-    configuration: Configuration
-    end: End
-    value: float | None
-    values: dict[int, float]
-    trial_ids: tuple[str, ...]
-    tasks: int
-    seconds: float
-    detail: str
 
 
 @dataclass(slots=True)
@@ -323,113 +294,7 @@ class Study:
         }.items():
             attempt.live.set_user_attr(name, known)
         del self._running[attempt.number]
-        self.study.tell(attempt.number, value if end == "done" else None, _STATES[end])
-
-
-def rungs(grace: int, eta: int, total: int) -> list[int]:
-    """Tasks after which asha looks at a configuration: grace, grace * eta, ... below `total`."""
-    found: list[int] = []
-    step = grace
-    while step < total:
-        found.append(step)
-        step *= eta
-    return found
-
-
-def goes_on(value: float, reached: Sequence[float], eta: int) -> bool:
-    """Whether a configuration is among the best 1/eta at a rung, one at least.
-
-    The rule of asynchronous successive halving (Li et al., 2020, arXiv:1810.05934), for one that
-    does not wait: what is stopped stays stopped.
-
-    Args:
-        value: its own.
-        reached: those of all that have come to the rung, its own among them.
-        eta: one in so many goes on.
-    """
-    best = sorted(reached, reverse=True)
-    return value >= best[max(len(best) // eta, 1) - 1]
-
-
-def values_by_step(curves: Sequence[Accuracies], tasks: int, metric: str) -> dict[int, float]:
-    """The value of a configuration after every task of all its seeds, where there is one.
-
-    It is the mean over the seeds begun of the metric so far: FA the accuracy after the last task,
-    CA the mean over the tasks.
-
-    Args:
-        curves: accuracies of its seeds, all but the last of them whole.
-        tasks: of one seed.
-        metric: CA or FA.
-    """
-    found: dict[int, float] = {}
-    before: list[float] = []
-    for seed, curve in enumerate(curves):
-        score = None
-        for done in range(1, len(curve) + 1):
-            score = _score(curve[:done], metric)
-            if score is not None and not any(map(math.isnan, before)):
-                found[seed * tasks + done] = math.fsum([*before, score]) / (len(before) + 1)
-        before.append(math.nan if score is None else score)
-    return found
-
-
-def _score(curve: Accuracies, metric: str) -> float | None:
-    wanted = curve if metric == "CA" else curve[-1:]
-    known = [value for value in wanted if value is not None]
-    return math.fsum(known) / len(known) if known and len(known) == len(wanted) else None
-
-
-def draw(plan: StudyPlan, tried: Sequence[Tried]) -> Configuration | None:
-    """The configuration after those that were tried; None if the space has no other."""
-    options, number = plan.options, len(tried)
-    before = [one.configuration for one in tried]
-    if options.algorithm == "grid":
-        rest = [one for one in grid(plan.space, where=str(plan.path)) if one not in before]
-        return rest[0] if rest else None
-    if not number and options.try_defaults and plan.default is not None:
-        return plan.default
-    drawn: Configuration = {}
-    for attempt in range(_REDRAWS):
-        drawn = _sample(plan, tried, derive_seed(options.search_seed, "search", number, attempt))
-        if drawn not in before:
-            return drawn
-    finite = all(math.isfinite(one.size) for one in plan.space.values())
-    rest = (one for one in grid(plan.space, where=str(plan.path)) if one not in before)
-    return next(rest, None) if finite else drawn
-
-
-def _sample(plan: StudyPlan, tried: Sequence[Tried], seed: int) -> Configuration:
-    seed %= 2**32  # numpy's
-    sampler = RandomSampler(seed)
-    if plan.options.algorithm == "tpe":
-        sampler = TPESampler(seed=seed, multivariate=True)
-    memory = optuna.create_study(direction="maximize", sampler=sampler)
-    distributions = {name: one.distribution() for name, one in plan.space.items()}
-    memory.add_trials(
-        [
-            create_trial(
-                state=_STATES[one.end],
-                value=one.value,
-                params=one.configuration,
-                distributions=distributions,
-                # What diverged counts as worse than all that was stopped, however far it came.
-                intermediate_values={} if one.end == "diverged" else one.values,
-            )
-            for one in tried
-        ]
-    )
-    found = memory.ask(distributions).params
-    return {name: one.rounded(found[name]) for name, one in plan.space.items()}
-
-
-_STATES: Final = {
-    "done": TrialState.COMPLETE,
-    "stopped": TrialState.PRUNED,
-    "diverged": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-    "running": TrialState.RUNNING,
-}
+        self.study.tell(attempt.number, value if end == "done" else None, STATES[end])
 
 
 def _configuration(trial: FrozenTrial) -> Configuration:

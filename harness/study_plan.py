@@ -116,6 +116,8 @@ class StudyPlan:
         default: the method's own settings, if they lie in the space.
         path: the file that asks for it.
         suite: the name of the suite that will be written, under which its trials are stored.
+        spec: the method's trial without a search, of the first seed.
+        cell: data set and tasks in short: `digits/5`.
     """
 
     method: Entry

@@ -9,12 +9,14 @@ import pytest
 from optuna.pruners import SuccessiveHalvingPruner
 
 from analysis.metrics import METRICS
+from harness.draw import Tried, draw
 from harness.errors import UserError
 from harness.execute import Outcome
+from harness.rungs import goes_on, rungs, values_by_step
 from harness.schema import Row
 from harness.search_file import read_search
 from harness.store import Store
-from harness.study import Study, Tried, draw, goes_on, open_storage, rungs, values_by_step
+from harness.study import Study, open_storage
 from harness.trial import Progress
 
 FILE = """
@@ -260,7 +262,7 @@ def test_what_cannot_be_stored_as_stopped_goes_on(study, monkeypatch):
 def test_seeds_count_together_and_a_bad_configuration_ends_with_its_first(study, monkeypatch):
     monkeypatch.setattr("harness.study.seal", lambda trial, *_: trial)
     one = study("scheduler=asha", "trials=2", "seeds=[100, 101]", "grace=5")
-    good, bad = one.begin(), None
+    good = one.begin()
     trained(one, good, [[0.5] * 5, [0.7] * 5])
     bad = one.begin()
     trained(one, bad, [[0.4] * 5, [0.4] * 5])
@@ -394,3 +396,9 @@ def test_a_space_may_hold_settings_of_the_protocols_parts(plan):
     assert chosen.default == {"objective.temperature": 0.5}
     (trial,) = chosen.trials({"objective.temperature": 0.25})
     assert trial.spec.protocol["objective"]["temperature"] == 0.25
+
+
+def test_every_value_of_a_small_space_is_found_even_those_that_are_no_points(study):
+    space = "space={batch_size: {integers: [8, 19], points: 2}}"
+    found = search(study("method=finetune", space, "trials=30"))
+    assert sorted(one["batch_size"] for one in found) == list(range(8, 20))
