@@ -91,7 +91,7 @@ def read_search(path: Path, assignments: Sequence[str] = ()) -> Search:
     more = {key: value for key, value in assigned.items() if key not in fields(SearchKeys)}
     chosen = {**keys.set, **more}
     space = read_space(keys.space, where=f"{path}: space")
-    check_names(chosen, keys.method, where=f"{path}: set")
+    check_names(chosen, keys.method, where=f"{path}: set", meant=fields(SearchKeys))
     scene: dict[str, Any] = {
         "protocol": keys.protocol,
         "datasets": [keys.dataset],

@@ -244,8 +244,16 @@ def plan_study(
     return plan
 
 
-def check_names(names: Mapping[str, Any], method: str, *, where: str) -> None:
+def check_names(
+    names: Mapping[str, Any], method: str, *, where: str, meant: frozenset[str] = frozenset()
+) -> None:
     """Each must be a setting of the method or of the protocol.
+
+    Args:
+        names: what to check.
+        method: the method's name.
+        where: for messages.
+        meant: what else somebody may have meant, for the message.
 
     Raises:
         UserError: naming the nearest one.
@@ -254,7 +262,8 @@ def check_names(names: Mapping[str, Any], method: str, *, where: str) -> None:
     for name in names:
         head, dot, _ = name.partition(".")
         if name not in known and not (dot and head in protocol.PARTS):
-            raise unknown("hyperparameter", name, known, where=f"{where}: method {method}")
+            where = f"{where}: method {method}"
+            raise unknown("hyperparameter", name, known | meant, where=where)
 
 
 def _expanded(keys: Mapping[str, Any], path: Path, suite: str) -> list[Trial]:

@@ -170,6 +170,7 @@ def test_a_suite_gives_all_methods_the_same_options():
         (["budget={minutes: 3}"], "budget: unknown key 'minutes'"),
         (["first_tasks=6"], r"first_tasks: must be from 1 to num_tasks \(5\)"),
         (["epoch=3"], "set: method er: unknown hyperparameter 'epoch'; did you mean 'epochs'"),
+        (["trails=3"], "unknown hyperparameter 'trails'; did you mean 'trials'"),
         (["resources={cpu: 0}"], "resources: cpu must be above 0"),
         (["num_tasks=3"], "data set digits: "),
     ],
